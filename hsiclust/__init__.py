@@ -1,0 +1,45 @@
+"""Label maps from hyperspectral scenes of any size.
+
+The verbs of the command line are functions of this package; each is loaded when it is used, so
+that `import hsiclust` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hsiclust.api import (
+        EngineOptions,
+        PredictOptions,
+        TileOptions,
+        TrainOptions,
+        evaluate,
+        info,
+        predict,
+        tile,
+        train,
+    )
+
+__all__ = [
+    "EngineOptions",
+    "PredictOptions",
+    "TileOptions",
+    "TrainOptions",
+    "__version__",
+    "evaluate",
+    "info",
+    "predict",
+    "tile",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hsiclust' has no attribute {name!r}")
+    from hsiclust import api
+
+    return getattr(api, name)

@@ -1,0 +1,65 @@
+"""The verbs: what the command line calls, and what `import hsiclust` offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hsiclust.demo import Demo, demo
+from hsiclust.engine import EngineOptions
+from hsiclust.evaluate import Evaluation, evaluate
+from hsiclust.info import info
+from hsiclust.predict import PredictOptions, Prediction, plan_prediction
+from hsiclust.predict import predict as run_prediction
+from hsiclust.recipe import TrainOptions
+from hsiclust.report import report
+from hsiclust.sample import TransformOptions
+from hsiclust.tile import TileOptions, tile
+from hsiclust.train import Step, Training, train
+
+__all__ = [
+    "Demo",
+    "EngineOptions",
+    "Evaluation",
+    "PredictOptions",
+    "Prediction",
+    "Step",
+    "TileOptions",
+    "TrainOptions",
+    "Training",
+    "TransformOptions",
+    "demo",
+    "evaluate",
+    "info",
+    "plan_prediction",
+    "predict",
+    "report",
+    "run_prediction",
+    "tile",
+    "train",
+]
+
+
+def predict(
+    scene: str,
+    model: Path,
+    output: Path,
+    options: PredictOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prediction:
+    """Label a scene and write its map.
+
+    Args:
+        scene: A scene, or a tile store made with the model's transform.
+        model: The model file.
+        output: The map.
+        options: How; the defaults when None.
+        progress: Called with tiles done and tiles in all.
+
+    Raises:
+        InputError: The scene cannot be used.
+        ModelError: The model cannot be used, or not with this scene.
+        UsageError: The output exists, or an option is out of range.
+    """
+    chosen = options or PredictOptions()
+    return run_prediction(plan_prediction(scene, model, output, chosen), chosen, progress)

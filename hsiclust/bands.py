@@ -1,0 +1,229 @@
+"""What a scene says about its bands, and how the bands of two scenes are matched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hsiclust.errors import InputError, ModelError, UsageError
+
+_NANOMETRES = {
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "nanometre": 1.0,
+    "um": 1e3,
+    "µm": 1e3,  # micro sign
+    "\u03bcm": 1e3,  # Greek mu
+    "micron": 1e3,
+    "micrometer": 1e3,
+    "micrometre": 1e3,
+}
+_NAMED_WAVELENGTH = re.compile(
+    r"(?P<value>\d+(?:\.\d+)?)\s*"
+    r"(?P<unit>nm|[uµ\u03bc]m|nanomet(?:er|re)s?|micro(?:n|met(?:er|re))s?)\b",
+    re.IGNORECASE,
+)
+# Above this a wavelength without a unit must be nanometres: no optical sensor sees 100 um.
+_LARGEST_MICROMETRE = 100.0
+# A scene's band stands for a model's band when their centres differ by less than this part of
+# the model's band spacing: re-calibration moves centres by less, another band lies further off.
+_MATCH_SPACING = 0.5
+
+Tags = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """What a scene says about its bands; each sequence has one entry a band, or is None.
+
+    Attributes:
+        count: Number of bands.
+        names: Band names as the file has them, "" where it has none.
+        wavelengths: Centre wavelengths in nanometres.
+        fwhm: Full widths at half maximum in nanometres.
+        units: The wavelength unit that the file itself uses.
+        good: False for bands that the file's bad-bands list (bbl) excludes.
+    """
+
+    count: int
+    names: tuple[str, ...] = ()
+    wavelengths: tuple[float, ...] | None = None
+    fwhm: tuple[float, ...] | None = None
+    units: str | None = None
+    good: tuple[bool, ...] | None = None
+
+    def usable(self) -> tuple[int, ...]:
+        """Bands that the bad-bands list leaves, counted from 0."""
+        good = self.good or (True,) * self.count
+        return tuple(index for index, is_good in enumerate(good) if is_good)
+
+
+def describe_bands(
+    names: Sequence[str], header: Mapping[str, str], imagery: Tags, tags: Tags
+) -> Bands:
+    """Collect what a file says about its bands, from the most to the least exact source.
+
+    Args:
+        names: Band names, "" where there is none.
+        header: Fields of an ENVI header; empty for other formats.
+        imagery: GDAL's `IMAGERY` tags of each band.
+        tags: Plain tags of each band.
+    """
+    count = len(names)
+    found = (
+        _header_wavelengths(header, count)
+        or _imagery_wavelengths(imagery)
+        or _tagged_wavelengths(tags)
+        or _named_wavelengths(names)
+        or (None, None, None)
+    )
+    flags = _numbers(header.get("bbl"), count)
+    good = None if flags is None else tuple(flag > 0 for flag in flags)
+    return Bands(count, tuple(names), *found, good)
+
+
+_Spectral = tuple[tuple[float, ...], tuple[float, ...] | None, str]
+
+
+def _header_wavelengths(header: Mapping[str, str], count: int) -> _Spectral | None:
+    """Lists of an ENVI header."""
+    centres = _numbers(header.get("wavelength"), count)
+    if centres is None:
+        return None
+    units = header.get("wavelength_units", "").strip()
+    factor = _factor(units, centres)
+    fwhm = _numbers(header.get("fwhm"), count)
+    scaled = None if fwhm is None else tuple(round(width * factor, 6) for width in fwhm)
+    return tuple(round(centre * factor, 6) for centre in centres), scaled, units or "unknown"
+
+
+def _imagery_wavelengths(imagery: Tags) -> _Spectral | None:
+    """GDAL's `IMAGERY` tags, always micrometres."""
+    centres = _column(imagery, "CENTRAL_WAVELENGTH_UM", 1e3)
+    if centres is None:
+        return None
+    return centres, _column(imagery, "FWHM_UM", 1e3), "Micrometers"
+
+
+def _tagged_wavelengths(tags: Tags) -> _Spectral | None:
+    """Band tags "wavelength", "fwhm", "wavelength_units", in any case, as many tools write."""
+    lower = [{key.lower(): value for key, value in tag.items()} for tag in tags]
+    centres = _column(lower, "wavelength", 1.0)
+    if centres is None:
+        return None
+    units = lower[0].get("wavelength_units", "")
+    factor = _factor(units, centres)
+    scaled = tuple(round(centre * factor, 6) for centre in centres)
+    return scaled, _column(lower, "fwhm", factor), units or "unknown"
+
+
+def _named_wavelengths(names: Sequence[str]) -> _Spectral | None:
+    """Band names such as "650.0 Nanometers" or "band 8 (0.46 Micrometers)"."""
+    matches = [match for match in map(_NAMED_WAVELENGTH.search, names) if match]
+    if len(matches) != len(names) or not matches:
+        return None
+    centres = (float(match["value"]) * _factor(match["unit"], ()) for match in matches)
+    return tuple(round(centre, 6) for centre in centres), None, matches[0]["unit"]
+
+
+def _factor(units: str, values: Sequence[float]) -> float:
+    """Nanometres in one unit; without a known unit, from the size of the values."""
+    known = _NANOMETRES.get(units.strip().lower().removesuffix("s"))
+    if known is not None:
+        return known
+    return 1e3 if values and max(values) < _LARGEST_MICROMETRE else 1.0
+
+
+def _numbers(text: str | None, count: int) -> list[float] | None:
+    """Numbers of an ENVI list such as "{ 0.46, 0.47 }", if there are `count` finite ones."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(entry) for entry in text.strip().strip("{}").split(",") if entry.strip()]
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None
+
+
+def _column(tags: Tags, key: str, factor: float) -> tuple[float, ...] | None:
+    try:
+        return tuple(round(float(tag[key]) * factor, 6) for tag in tags)
+    except (KeyError, ValueError):
+        return None
+
+
+def parse_bands(text: str, count: int) -> tuple[int, ...]:
+    """Bands of an option such as "1,3..50", counted from 1, as indices counted from 0.
+
+    Raises:
+        UsageError: A part is no number or range, lies outside the scene, or comes twice.
+    """
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.strip().partition("..")
+        try:
+            start = int(first)
+            stop = int(last) if dots else start
+        except ValueError:
+            raise UsageError(f"bands {text!r}: {part!r} is neither a number nor a range") from None
+        if not 1 <= start <= stop <= count:
+            raise UsageError(f"bands {text!r}: {part!r} is not within 1..{count}")
+        chosen.extend(range(start - 1, stop))
+    if len(set(chosen)) != len(chosen):
+        raise UsageError(f"bands {text!r}: a band is named twice")
+    return tuple(sorted(chosen))
+
+
+def match_bands(
+    used: Sequence[int], model: Bands, scene: Bands, scene_name: str
+) -> tuple[int, ...]:
+    """Bands of a scene that stand for the bands that a model uses.
+
+    By wavelength when both have them; otherwise by number, when both have as many bands.
+
+    Args:
+        used: The model's bands, counted from 0.
+        model: Bands of the sensor that the model was fitted on.
+        scene: Bands of the scene to be labelled.
+        scene_name: For the message.
+
+    Raises:
+        ModelError: The bands cannot be matched; the message names both.
+    """
+    if model.wavelengths is not None and scene.wavelengths is not None:
+        return _match_wavelengths(used, model.wavelengths, scene.wavelengths, scene_name)
+    if model.count != scene.count:
+        raise ModelError(
+            f"{scene_name}: has {scene.count} bands and the model was fitted on {model.count}; "
+            "they can only be matched by wavelength, which "
+            f"{'the scene' if scene.wavelengths is None else 'the model'} does not have"
+        )
+    return tuple(used)
+
+
+def _match_wavelengths(
+    used: Sequence[int], model: Sequence[float], scene: Sequence[float], scene_name: str
+) -> tuple[int, ...]:
+    if tuple(model) == tuple(scene):  # repeated centres are fine within one sensor
+        return tuple(used)
+    centres = np.asarray(scene)
+    steps = np.abs(np.diff(np.asarray(model)))
+    spacing = float(np.median(steps)) if len(steps) else float(model[0])
+    matched = []
+    for index in used:
+        nearest = int(np.abs(centres - model[index]).argmin())
+        if abs(centres[nearest] - model[index]) >= _MATCH_SPACING * spacing:
+            raise ModelError(
+                f"{scene_name}: no band near {model[index]:g} nm, which the model needs "
+                f"(nearest is {centres[nearest]:g} nm; the model's bands are {spacing:g} nm apart)"
+            )
+        matched.append(nearest)
+    if len(set(matched)) != len(matched):
+        raise ModelError(
+            f"{scene_name}: its {len(scene)} bands are too coarse for the model's {len(model)}: "
+            "two bands of the model fall into one"
+        )
+    return tuple(matched)

@@ -1,0 +1,50 @@
+"""Checkpoints of a training: what it needs to go on after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hsiclust.models.base import Method
+from hsiclust.output import written_beside
+
+
+def save_checkpoint(path: Path, method: Method, run: str, step: int) -> None:
+    """Write weights and optimiser after `step` steps."""
+    tensors = {f"network.{name}": value for name, value in method.state_dict().items()}
+    tensors |= {f"optimiser.{name}": value for name, value in method.optimiser_state().items()}
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with written_beside(path) as beside:
+        save_file(whole, beside, {"run": run, "step": str(step)})
+
+
+def load_checkpoint(path: Path, method: Method, run: str) -> int:
+    """Restore a method; returns how many steps it has taken, 0 if there is nothing to restore.
+
+    A checkpoint of another run (other scenes, settings, seed) is not touched by a training that
+    cannot use it; it is replaced when that training writes its own.
+    """
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("run") != run:
+                return 0
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return 0
+    method.load_state_dict(_below("network.", tensors))
+    method.load_optimiser_state(_below("optimiser.", tensors))
+    return int(metadata["step"])
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,439 @@
+"""The command line: text becomes values, one verb is called, its result is shown.
+
+Results go to standard output, everything else to standard error. Nothing heavy is imported
+before a verb needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from hsiclust import __version__, console
+from hsiclust.errors import HsiclustError, StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from hsiclust.engine import EngineOptions
+
+app = typer.Typer(
+    help="Class maps of hyperspectral scenes of any size, without labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class MethodName(StrEnum):
+    """Methods that `train` knows."""
+
+    SSCC = "sscc"
+    KMEANS = "kmeans"
+
+
+class EncoderName(StrEnum):
+    """Encoders of SSCC."""
+
+    DENSE = "dense"
+    ORIGINAL = "original"
+
+
+class TransformName(StrEnum):
+    """Spectral transforms."""
+
+    MNF = "mnf"
+    PCA = "pca"
+
+
+class DriverName(StrEnum):
+    """Formats of a map."""
+
+    COG = "COG"
+    GTIFF = "GTiff"
+    ENVI = "ENVI"
+
+
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "-j", "--workers", min=1, help="Worker processes; threads of this one by default."
+    ),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="Address of a standing Dask scheduler.")
+]
+Nodata = Annotated[
+    float | None, typer.Option("--nodata", help="Nodata value instead of the file's own.")
+]
+BoundsText = Annotated[
+    str | None, typer.Option("--bounds", help="west,south,east,north in map units.")
+]
+BandsText = Annotated[
+    str | None, typer.Option("-b", "--bidx", help="Bands to use, from 1, such as 1,3..50.")
+]
+Components = Annotated[
+    int | None, typer.Option("--components", min=1, help="Components of the transform to keep.")
+]
+Transform = Annotated[
+    TransformName | None, typer.Option("--transform", help="Spectral transform; MNF by default.")
+]
+Field = Annotated[
+    str | None, typer.Option("--field", help="Field of the vectors that holds the class.")
+]
+Layer = Annotated[str | None, typer.Option("--layer", help="Layer of the vector file.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+
+
+@app.callback(invoke_without_command=True)
+def hsiclust(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Class maps of hyperspectral scenes of any size, without labels."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    scenes: Annotated[list[str], typer.Argument(help="Scenes or tile stores to learn from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
+        "model.safetensors"
+    ),
+    method: Annotated[MethodName, typer.Option("--method")] = MethodName.SSCC,
+    classes: Annotated[int, typer.Option("--classes", "-k", help="Number of clusters.")] = 16,
+    encoder: Annotated[
+        EncoderName, typer.Option("--encoder", help="Of SSCC; original: the paper's, slow.")
+    ] = EncoderName.DENSE,
+    smoothing: Annotated[
+        float | None, typer.Option("--smoothing", min=0, help="Of k-means: pixels; 0 for none.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Instead of --steps.")] = None,
+    transform: Transform = None,
+    components: Components = None,
+    bidx: BandsText = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="Raster or vectors: learn only where > 0 or inside."),
+    ] = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Model to go on from.")] = None,
+    match_to: Annotated[
+        Path | None, typer.Option("--match-to", help="Map whose class numbers to take over.")
+    ] = None,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Most pixels to learn from.")] = (
+        2**22
+    ),
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit a model to one or many scenes."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import Step, TrainOptions
+    from hsiclust.api import train as run
+
+    options = TrainOptions(
+        method=method.value,
+        classes=classes,
+        encoder=encoder.value,
+        smoothing=smoothing,
+        steps=steps,
+        epochs=epochs,
+        kind=None if transform is None else transform.value,
+        components=components,
+        bands=bidx,
+        mask=mask,
+        bounds=_bounds(bounds),
+        nodata=nodata,
+        init=init,
+        match_to=match_to,
+        budget=budget,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        engine=_engine(workers, scheduler),
+    )
+    with console.progress("training", quiet) as show:
+
+        def watch(step: Step) -> None:
+            show(
+                step.step,
+                step.steps,
+                f"loss {step.loss:.3f}, {step.in_use} clusters in use, "
+                f"{step.rate / 1e6:.3f} Mpixel/s",
+            )
+
+        result = run(scenes, output, options, watch)
+    if result.collapsed:
+        console.say(
+            f"WARNING: the clustering collapsed: {result.in_use} of {result.classes} clusters are "
+            "in use; try another --seed, more --steps or fewer --classes"
+        )
+    if not quiet:
+        console.say(
+            f"{result.steps} steps on {result.pixels} pixels in {result.seconds:.1f} s: "
+            f"{result.in_use} of {result.classes} clusters in use"
+        )
+    console.print_result(as_json, result.model, console.jsonable(result))
+
+
+@app.command()
+def predict(
+    scene: Annotated[str, typer.Argument(help="Scene or tile store to label.")],
+    model: Annotated[Path, typer.Option("-m", "--model", help="Model file.")] = Path(
+        "model.safetensors"
+    ),
+    output: Output = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also write <output>_confidence, 0 to 100.")
+    ] = False,
+    driver: Annotated[
+        DriverName | None, typer.Option("--of", "--driver", help="By the suffix when not given.")
+    ] = None,
+    creation: Annotated[
+        list[str] | None, typer.Option("--co", help="GDAL creation option K=V; repeatable.")
+    ] = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    tile_size: Annotated[int | None, typer.Option("--tile-size", min=16)] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Memory to stay below, such as 4GiB.")
+    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Label a scene with a model; writes a map on the scene's own pixel grid."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import PredictOptions, plan_prediction, run_prediction
+    from hsiclust.devices import parse_bytes
+
+    options = PredictOptions(
+        device=device,
+        bounds=_bounds(bounds),
+        nodata=nodata,
+        tile=tile_size,
+        memory=None if memory is None else parse_bytes(memory),
+        confidence=confidence,
+        driver=None if driver is None else driver.value,
+        creation=dict(_key_value(text) for text in creation or []),
+        overwrite=overwrite,
+        engine=_engine(workers, scheduler),
+    )
+    plan = plan_prediction(scene, model, output or _map_of(scene), options)
+    if dry_run:
+        console.print_facts(as_json, plan.facts())
+        return
+    with console.progress("labelling", quiet) as show:
+        result = run_prediction(plan, options, lambda done, tiles: show(done, tiles, "tiles"))
+    if not quiet:
+        console.say(
+            f"{result.pixels} pixels in {result.seconds:.1f} s "
+            f"({result.pixels / result.seconds / 1e6:.3f} Mpixel/s), "
+            f"{result.tiles} tiles, {result.resumed} of them from an earlier run"
+        )
+    console.print_result(as_json, result.map, console.jsonable(result))
+
+
+@app.command()
+def tile(
+    scene: Annotated[str, typer.Argument(help="Scene to tile.")],
+    store: Annotated[Path, typer.Argument(help="Zarr store to write.")],
+    tile_size: Annotated[int, typer.Option("--tile-size", min=16)] = 128,
+    halo: Annotated[int, typer.Option("--halo", min=0, help="Pixels around each tile.")] = 16,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="Take the transform of this model.")
+    ] = None,
+    transform: Transform = None,
+    components: Components = None,
+    bidx: BandsText = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Cut a scene into overlapping tiles of its spectral components."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import TileOptions, TransformOptions, info
+    from hsiclust.api import tile as run
+
+    fitted = TransformOptions(
+        kind="mnf" if transform is None else transform.value, components=components, bands=bidx
+    )
+    if model is not None and (transform or components or bidx):
+        raise UsageError("--model brings its transform: no --transform, --components or --bidx")
+    options = TileOptions(
+        tile=tile_size,
+        halo=halo,
+        transform=fitted,
+        model=model,
+        bounds=_bounds(bounds),
+        nodata=nodata,
+        seed=seed,
+        overwrite=overwrite,
+        engine=_engine(workers, scheduler),
+    )
+    with console.progress("tiling", quiet) as show:
+        written = run(scene, store, options, lambda done, tiles: show(done, tiles, "tiles"))
+    console.print_result(as_json, written.path, info(str(written.path)))
+
+
+@app.command()
+def evaluate(
+    label_map: Annotated[Path, typer.Argument(metavar="MAP", help="Label map.")],
+    truth: Annotated[Path, typer.Argument(help="Truth: a raster or vectors.")],
+    field: Field = None,
+    layer: Layer = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Score a map on labelled pixels."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import evaluate as run
+
+    evaluation = run(label_map, truth, field=field, layer=layer)
+    if evaluation.note and not quiet:
+        console.say(evaluation.note)
+    if as_json:
+        console.print_facts(as_json, evaluation.to_json())
+    else:
+        typer.echo(console.scores(evaluation))
+
+
+@app.command()
+def info(
+    path: Annotated[str, typer.Argument(help="Scene, tile store, model or map.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a file holds."""
+    console.log_to_stderr(quiet=False, verbose=False)
+    from hsiclust.api import info as run
+
+    console.print_facts(as_json, run(path))
+
+
+@app.command()
+def report(
+    label_map: Annotated[Path, typer.Argument(metavar="MAP", help="Label map.")],
+    output: Output = None,
+    scene: Annotated[Path | None, typer.Option("--scene", help="Scene, for its colours.")] = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help="Raster or vectors.")] = None,
+    field: Field = None,
+    layer: Layer = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw a map beside its scene and truth as one picture (PNG)."""
+    console.log_to_stderr(quiet=False, verbose=False)
+    from hsiclust.api import report as run
+
+    target = output or label_map.with_suffix(".png")
+    run(label_map, target, scene=scene, truth=truth, field=field, layer=layer, overwrite=overwrite)
+    console.print_result(as_json, target, {"picture": str(target)})
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for models, maps and the picture.")
+    ] = Path("hsiclust-demo"),
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on the scene that comes along, map it, score it and draw it."""
+    console.log_to_stderr(quiet, verbose=False)
+    from hsiclust.api import demo as run
+
+    with console.progress("demo", quiet) as show:
+        result = run(folder, seed=seed, overwrite=overwrite, progress=show)
+    console.print_facts(as_json, result.facts())
+
+
+def main() -> NoReturn:
+    """Run the command line and exit as the contract says."""
+    # Threads of OpenMP must sleep while they wait: spinning ones stall a machine that is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except (HsiclustError, OSError, MemoryError) as error:
+        if "--debug" in sys.argv:
+            raise
+        console.say(f"hsiclust: {_one_line(error)}")
+        sys.exit(error.exit_code if isinstance(error, HsiclustError) else 1)
+    sys.exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise StoppedError("stopped by SIGTERM; the same command goes on where it was")
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError) and not isinstance(error, HsiclustError):
+        return f"out of memory ({error}); give a smaller --memory"
+    return " ".join(str(error).split())
+
+
+def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bounds {text!r} is not west,south,east,north") from None
+    return west, south, east, north
+
+
+def _engine(workers: int | None, scheduler: str | None) -> EngineOptions:
+    from hsiclust.api import EngineOptions
+
+    return EngineOptions(workers=workers, scheduler=scheduler)
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UsageError(f"--co {text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _map_of(scene: str) -> Path:
+    """`<scene>_labels.tif` in the folder where the command runs."""
+    return Path(f"{Path(scene.rstrip('/')).stem}_labels.tif")

@@ -1,0 +1,139 @@
+"""A map lies exactly where its scene lies: same transform to the last bit, same CRS.
+
+A GeoTIFF holds any affine transform exactly, but rewrites some CRS; GDAL's sidecar then keeps
+the original. An ENVI header holds numbers as text, and a rotation as an angle.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from rasterio.crs import CRS
+
+from hsiclust.errors import UsageError
+from hsiclust.grid import PixelGrid
+from hsiclust.mapformat import Driver
+from hsiclust.scene import grid_of, open_raster
+
+# An ENVI header holds a rotated grid as an angle: this much of a pixel is rounding, no more.
+_ENVI_TOLERANCE = 1e-6
+_ENVI_DESCRIPTION = re.compile(r"description = \{.*?\}\n(?=samples)", re.DOTALL)
+_ENVI_PLACE = re.compile(r"(?<=map info = \{)([^,}]*, 1, 1)(?:, [^,}]*){4}")
+
+
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Whether two well-known texts name the same reference system; None is like None alone."""
+    if one is None or other is None:
+        return one is other
+    return one == other or bool(CRS.from_wkt(one) == CRS.from_wkt(other))
+
+
+def crs_name(crs: str | None) -> str:
+    """A reference system for people: its EPSG code, or the name in its well-known text."""
+    if crs is None:
+        return "no CRS"
+    code = CRS.from_wkt(crs).to_epsg()
+    return f"EPSG:{code}" if code else crs.partition('"')[2].partition('"')[0] or crs[:40]
+
+
+def make_exact(made: Path, grid: PixelGrid, driver: Driver) -> None:
+    """Mend what GDAL's driver rounded or rewrote of a map's georeference, where that can be.
+
+    Args:
+        made: The map, as GDAL wrote it.
+        grid: What is to be read back from it.
+        driver: What it was written by.
+    """
+    found = _grid_in(made)
+    if driver == "ENVI":
+        _mend_envi(made, grid, exact=found.transform == grid.transform)
+    elif grid.crs is not None and found.crs != grid.crs:
+        _keep_crs(made, grid.crs)
+
+
+def check_grid(made: Path, output: Path, grid: PixelGrid, driver: Driver) -> None:
+    """Check that a map reads back on `grid`.
+
+    Args:
+        made: The map.
+        output: What to call it in a message.
+        grid: Where its pixels lie.
+        driver: What it was written by.
+
+    Raises:
+        UsageError: It lies elsewhere: its format cannot hold the grid, or a creation option
+            moved it.
+    """
+    found = _grid_in(made)
+    exact = found.transform == grid.transform
+    if driver == "ENVI":
+        exact = exact or _displacement(found, grid) < _ENVI_TOLERANCE
+    if not exact or (found.rows, found.cols) != (grid.rows, grid.cols):
+        raise UsageError(
+            f"{output}: {driver} gives the transform {_text(grid)} back as {_text(found)}; "
+            + ("write a COG" if driver == "ENVI" else "leave out creation options that warp")
+        )
+    # GDAL reads an ENVI file that has a place but no CRS as one in "arbitrary" metres.
+    arbitrary = grid.crs is None and driver == "ENVI" and "LOCAL_CS" in (found.crs or "")
+    if not arbitrary and not same_crs(found.crs, grid.crs):
+        raise UsageError(
+            f"{output}: {driver} cannot hold the scene's CRS ({(grid.crs or 'none')[:60]}...)"
+            + ("; write a COG" if driver == "ENVI" else "")
+        )
+
+
+def _grid_in(file: Path) -> PixelGrid:
+    with open_raster(str(file)) as dataset:
+        return grid_of(dataset)
+
+
+def _text(grid: PixelGrid) -> str:
+    return f"{grid.cols} x {grid.rows} {tuple(grid.transform)[:6]}"
+
+
+def _displacement(found: PixelGrid, grid: PixelGrid) -> float:
+    """Farthest that a corner of the grid lies from its place, in pixels."""
+    shift = ~grid.transform @ found.transform
+    corners = [(col, row) for col in (0, grid.cols) for row in (0, grid.rows)]
+    moved = [(*corner, *(shift @ corner)) for corner in corners]
+    return float(max(max(abs(x - col), abs(y - row)) for col, row, x, y in moved))
+
+
+def _keep_crs(made: Path, crs: str) -> None:
+    """Write the CRS into GDAL's sidecar, which goes before what the file itself says."""
+    sidecar = made.with_name(made.name + ".aux.xml")
+    root = ElementTree.Element("PAMDataset")
+    if sidecar.exists():
+        root = ElementTree.parse(sidecar).getroot()  # noqa: S314 - GDAL just wrote it
+    for old in root.findall("SRS"):
+        root.remove(old)
+    ElementTree.SubElement(root, "SRS").text = crs
+    ElementTree.ElementTree(root).write(sidecar, encoding="utf-8")
+
+
+def _mend_envi(made: Path, grid: PixelGrid, exact: bool) -> None:
+    """Give a header the file's final name, and its numbers all their digits."""
+    header = made.with_suffix(".hdr")
+    text = header.read_text("utf-8", "surrogateescape")
+    name = made.name.translate(str.maketrans("{}", "()"))
+    text = _ENVI_DESCRIPTION.sub(lambda _: f"description = {{{name}}}\n", text, count=1)
+    place = grid.transform
+    if not exact and place.b == 0 == place.d and place.a > 0 > place.e:
+        # GDAL writes 15 digits; 17 hold a double.
+        numbers = ", ".join(repr(float(v)) for v in (place.c, place.f, place.a, -place.e))
+        text = _ENVI_PLACE.sub(lambda match: f"{match[1]}, {numbers}", text, count=1)
+    header.write_text(text, "utf-8", "surrogateescape")
+    _drop_envi_copy(made.with_name(made.name + ".aux.xml"))
+
+
+def _drop_envi_copy(sidecar: Path) -> None:
+    """Drop the header's fields from GDAL's sidecar, which holds them as they were too early."""
+    if not sidecar.exists():
+        return
+    tree = ElementTree.parse(sidecar)  # noqa: S314 - GDAL just wrote it
+    root = tree.getroot()
+    for metadata in root.findall("Metadata[@domain]"):
+        root.remove(metadata)
+    tree.write(sidecar, encoding="utf-8")

@@ -1,0 +1,103 @@
+"""What a path holds: a scene, a tile store, a model or a map, as plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hsiclust.bands import Bands
+from hsiclust.grid import PixelGrid
+from hsiclust.legend import describe_map
+from hsiclust.modelfile import load_model
+from hsiclust.scene import Scene
+from hsiclust.tiles import TileStore, is_tile_store
+
+Facts = dict[str, Any]
+
+
+def info(path: str) -> Facts:
+    """Describe what a path holds.
+
+    Returns:
+        JSON values; "kind" is "scene", "store", "model" or "map".
+
+    Raises:
+        InputError: It is none of these.
+        ModelError: It is a model file that cannot be read.
+    """
+    if is_tile_store(path):
+        return _store(Path(path))
+    if Path(path).suffix == ".safetensors":
+        return _model(Path(path))
+    facts = describe_map(path)
+    return {"kind": "map", **facts} if facts is not None else _scene(path)
+
+
+def _scene(path: str) -> Facts:
+    scene = Scene.open(path)
+    return {
+        "kind": "scene",
+        "path": scene.path,
+        **_grid(scene.grid),
+        **_bands(scene.bands),
+        "dtype": scene.dtype,
+        "nodata": scene.nodata,
+        "layout": scene.layout,
+        "bytes": scene.nbytes,
+    }
+
+
+def _store(path: Path) -> Facts:
+    store = TileStore.open(path)
+    return {
+        "kind": "store",
+        "path": str(path),
+        "scene": store.scene,
+        **_grid(store.grid),
+        "tiles": len(store.tiles),
+        "tiles_written": len(store.written()),
+        "tile": [store.tiles.tile_rows, store.tiles.tile_cols],
+        "halo": store.tiles.halo,
+        "transform": store.transform.kind,
+        "components": store.transform.components,
+        "bands_used": len(store.transform.bands),
+    }
+
+
+def _model(path: Path) -> Facts:
+    model = load_model(path)
+    return {
+        "kind": "model",
+        "path": str(path),
+        "method": model.method.name,
+        "classes": list(model.classes.names),
+        "config": model.method.config(),
+        "receptive_field": model.method.receptive_field,
+        "halo": model.method.halo,
+        "transform": model.transform.kind,
+        "components": model.transform.components,
+        "bands_used": len(model.transform.bands),
+        **_bands(model.sensor),
+        "nodata": model.nodata,
+        "provenance": dict(model.provenance),
+    }
+
+
+def _grid(grid: PixelGrid) -> Facts:
+    return {
+        "rows": grid.rows,
+        "cols": grid.cols,
+        "georeferenced": grid.georeferenced,
+        "transform_gdal": list(grid.transform.to_gdal()),
+        "crs": grid.crs,
+    }
+
+
+def _bands(bands: Bands) -> Facts:
+    return {
+        "bands": bands.count,
+        "bands_usable": len(bands.usable()),
+        "wavelengths_nm": None if bands.wavelengths is None else list(bands.wavelengths),
+        "fwhm_nm": None if bands.fwhm is None else list(bands.fwhm),
+        "wavelength_unit": bands.units,
+    }

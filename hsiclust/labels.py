@@ -1,0 +1,119 @@
+"""The label store: class numbers while a scene is being labelled, one Zarr chunk a tile.
+
+One writer a chunk, and a flag a tile that is set after its labels: a run that was killed goes on
+with the tiles whose flag is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.errors import BaseZarrError
+
+from hsiclust.errors import OutputExistsError
+from hsiclust.grid import Tile, TileGrid, Window
+from hsiclust.output import remove
+
+_FORMAT = "hsiclust-labels"
+UNSURE = 255  # confidence of pixels that have no class
+
+
+@dataclass(frozen=True)
+class LabelStore:
+    """Labels of an area of a scene.
+
+    Attributes:
+        path: The Zarr group.
+        tiles: How the area is cut; chunks are cores.
+    """
+
+    path: Path
+    tiles: TileGrid
+
+    def open_or_create(self, run: str, overwrite: bool) -> None:
+        """Go on with the store of the same run, or make an empty one.
+
+        Args:
+            run: Hash of scene, grid and model; a store of another run is never gone on with.
+            overwrite: Replace a store of another run.
+
+        Raises:
+            OutputExistsError: There is a store of another run.
+        """
+        if not self.path.exists():
+            self._create(run)
+            return
+        if self._is_of(run):
+            return
+        if not overwrite:
+            raise OutputExistsError(
+                f"{self.path}: holds an unfinished run with another scene, model or tile size; "
+                "--overwrite discards it"
+            )
+        remove(self.path)
+        self._create(run)
+
+    @staticmethod
+    def tile_of_run(path: Path, run: str) -> int | None:
+        """Side of the tiles of an unfinished run, if there is one of this hash at `path`.
+
+        A run that goes on keeps its tile size, whatever memory the machine has now.
+        """
+        attributes = _attributes(path) if path.exists() else {}
+        tile = attributes.get("tile")
+        return tile if attributes.get("run") == run and isinstance(tile, int) else None
+
+    def missing(self) -> list[int]:
+        """Tiles that are not labelled yet."""
+        return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
+
+    def write(
+        self, tile: Tile, labels: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
+    ) -> None:
+        """Write one tile's core, `(row, col)`, then its flag."""
+        where = tile.core.relative_to(self.tiles.area).slices
+        self._array("labels")[where] = labels
+        if confidence is not None:
+            self._array("confidence")[where] = confidence
+        self._array("done")[tile.index] = 1
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Labels of a window of the area, `(row, col)`."""
+        return np.asarray(self._array("labels")[window.slices], np.uint8)
+
+    def read_confidence(self, window: Window) -> NDArray[np.uint8]:
+        """Confidence of a window of the area in per cent, `(row, col)`."""
+        return np.asarray(self._array("confidence")[window.slices], np.uint8)
+
+    def _create(self, run: str) -> None:
+        group = zarr.open_group(self.path, mode="w")
+        shape = (self.tiles.area.rows, self.tiles.area.cols)
+        chunks = (min(self.tiles.tile_rows, shape[0]), min(self.tiles.tile_cols, shape[1]))
+        for name, fill in (("labels", 0), ("confidence", UNSURE)):
+            group.create_array(name, shape=shape, chunks=chunks, dtype="uint8", fill_value=fill)
+        group.create_array("done", shape=(len(self.tiles),), chunks=(1,), dtype="uint8")
+        # Written last: a store without it was never finished and belongs to no run.
+        tile = max(self.tiles.tile_rows, self.tiles.tile_cols)
+        group.attrs.update(
+            {"format": _FORMAT, "run": run, "tile": tile, "tiles": asdict(self.tiles)}
+        )
+
+    def _is_of(self, run: str) -> bool:
+        attributes = _attributes(self.path)
+        return attributes.get("run") == run and attributes.get("tiles") == asdict(self.tiles)
+
+    def _array(self, name: str) -> Any:
+        return zarr.open_array(self.path / name, mode="r+")
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    try:
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+    except (BaseZarrError, OSError, ValueError):
+        return {}
+    return attributes if attributes.get("format") == _FORMAT else {}

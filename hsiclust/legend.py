@@ -1,0 +1,114 @@
+"""What a map that is there already says of itself, whoever made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from hsiclust.errors import InputError
+from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
+from hsiclust.scene import grid_of, open_raster
+
+# 255 names are some 10 KB; what is larger than this is not a list of names.
+_LARGEST_SIDECAR = 4 * 2**20
+
+
+def category_names(path: str | Path) -> tuple[str, ...]:
+    """What a raster calls its values 0, 1, 2...; empty where it names none.
+
+    Names stand in GDAL's sidecar (`.aux.xml`) or in the file's ENVI header.
+
+    Raises:
+        InputError: The file cannot be read, or its sidecar is damaged or too large.
+    """
+    with open_raster(str(path)) as dataset:
+        listed: str = dataset.tags(ns="ENVI").get("class_names", "")
+    names = [name for name in listed.strip().strip("{}").split(",") if name.strip()]
+    return tuple(map(_one_line, _sidecar_names(Path(f"{path}.aux.xml")) or names))
+
+
+def read_classes(path: str | Path) -> Classes | None:
+    """Classes 1..K of a map: its names and its colour table; None where it has no names.
+
+    Raises:
+        InputError: The file cannot be read, or its sidecar is damaged or too large.
+    """
+    names = category_names(path)[1 : MOST_CLASSES + 1]
+    if not names:
+        return None
+    named = (name or f"class {number}" for number, name in enumerate(names, start=1))
+    return Classes(tuple(named), _colours(path, len(names)))
+
+
+def describe_map(path: str | Path) -> dict[str, Any] | None:
+    """What a map says of itself, as plain values; None for a raster that is no map.
+
+    A map is one band of integers with class names, or one that this program wrote.
+
+    Returns:
+        Path, shape, place, layout, names of the classes, and the tags that say how the map was
+        made.
+
+    Raises:
+        InputError: The file cannot be read, or its sidecar is damaged or too large.
+    """
+    with open_raster(str(path)) as dataset:
+        tags: dict[str, str] = dataset.tags()
+        whole = dataset.count == 1 and dataset.dtypes[0].startswith(("int", "uint"))
+        layout = dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT", dataset.driver)
+        grid, blocks = grid_of(dataset), dataset.block_shapes[:1]
+        facts = {"dtype": dataset.dtypes[0], "nodata": dataset.nodata}
+    ours = {key: value for key, value in sorted(tags.items()) if key.startswith("HSICLUST_")}
+    classes = read_classes(path) if whole else None
+    if not whole or not (ours or classes):
+        return None
+    return {
+        "path": str(path),
+        "rows": grid.rows,
+        "cols": grid.cols,
+        "georeferenced": grid.georeferenced,
+        "transform_gdal": list(grid.transform.to_gdal()),
+        "crs": grid.crs,
+        "format": layout,
+        "block": list(*blocks),
+        **facts,
+        "classes": [] if classes is None else list(classes.names),
+        "tags": ours,
+    }
+
+
+def _colours(path: str | Path, count: int) -> tuple[Colour, ...]:
+    with open_raster(str(path)) as dataset:
+        try:
+            table: dict[int, tuple[int, ...]] = dataset.colormap(1)
+        except ValueError:  # rasterio's way to say that there is none
+            table = {}
+    chosen = enumerate(class_colours(count), start=1)
+    known = ((table.get(number), colour) for number, colour in chosen)
+    return tuple(colour if own is None else (own[0], own[1], own[2]) for own, colour in known)
+
+
+def _one_line(name: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split())
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuses the declarations by which a small XML file grows without bound."""
+
+    def doctype(self, name: str, _pubid: str | None, _system: str | None) -> None:
+        raise InputError(f"document type {name!r} declared")
+
+
+def _sidecar_names(sidecar: Path) -> list[str]:
+    """`<CategoryNames>` of band 1 in a GDAL sidecar; empty when there is none."""
+    if not sidecar.is_file():
+        return []
+    if sidecar.stat().st_size > _LARGEST_SIDECAR:
+        raise InputError(f"{sidecar}: {sidecar.stat().st_size} bytes is no list of class names")
+    parser = ElementTree.XMLParser(target=_NoDoctype())  # noqa: S314 - no DTD, size is bounded
+    try:
+        root = ElementTree.fromstring(sidecar.read_bytes(), parser)  # noqa: S314 - as above
+    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
+        raise InputError(f"{sidecar}: cannot be read as a GDAL sidecar: {error}") from error
+    return [node.text or "" for node in root.iterfind("PAMRasterBand[@band='1']//Category")]

@@ -1,0 +1,222 @@
+"""The model file: weights, spectral transform and all that a later scene needs, without pickle.
+
+One `.safetensors` file. Its metadata is one JSON text, checked against a schema before a byte of
+a tensor is read; the network is built without memory first, and takes memory only for tensors
+that the file really holds in the shapes that the settings ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hsiclust.bands import Bands
+from hsiclust.errors import ModelError
+from hsiclust.models.base import LARGEST_CLASSES, Method
+from hsiclust.models.kmeans import KMeans
+from hsiclust.models.sscc import Sscc
+from hsiclust.output import written_beside
+from hsiclust.palette import Classes
+from hsiclust.spectra import SpectralTransform
+
+SCHEMA = 1
+METHODS: Mapping[str, type[Method]] = {method.name: method for method in (KMeans, Sscc)}
+_TRANSFORM_TENSORS = ("mean", "scale", "matrix", "eigenvalues", "weights")
+_KEY = "hsiclust"
+_LARGEST_METADATA = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fitted method with its spectral transform.
+
+    Attributes:
+        method: The network.
+        transform: Bands to components.
+        sensor: What the scene that it was fitted on said about its bands.
+        nodata: Nodata value of that scene.
+        classes: Names and colours.
+        provenance: Version, seed, scenes, settings and figures of the training, for people.
+    """
+
+    method: Method
+    transform: SpectralTransform
+    sensor: Bands
+    nodata: float | None
+    classes: Classes
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class _Sensor(_Strict):
+    count: int = Field(ge=1, le=65535)
+    wavelengths: list[float] | None
+    units: str | None
+
+
+class _Transform(_Strict):
+    kind: Literal["mnf", "pca"]
+    bands: list[int]
+
+
+class _Classes(_Strict):
+    names: list[str] = Field(min_length=1, max_length=LARGEST_CLASSES)
+    colours: list[tuple[int, int, int]]
+
+
+class _Metadata(_Strict):
+    schema_version: Literal[1]
+    method: str
+    config: dict[str, Any]
+    components: int = Field(ge=1, le=4096)
+    receptive_field: int = Field(ge=1, le=4097)
+    sensor: _Sensor
+    transform: _Transform
+    nodata: float | None
+    classes: _Classes
+    provenance: dict[str, Any]
+
+
+def save_model(model: FittedModel, path: Path) -> None:
+    """Write a model file beside and rename it."""
+    tensors = {
+        f"transform.{name}": torch.from_numpy(np.ascontiguousarray(getattr(model.transform, name)))
+        for name in _TRANSFORM_TENSORS
+    }
+    for name, value in model.method.state_dict().items():
+        tensors[f"network.{name}"] = value.detach().cpu().contiguous()
+    metadata = {
+        "schema_version": SCHEMA,
+        "method": model.method.name,
+        "config": model.method.config(),
+        "components": model.method.components,
+        "receptive_field": model.method.receptive_field,
+        "sensor": {
+            "count": model.sensor.count,
+            "wavelengths": model.sensor.wavelengths,
+            "units": model.sensor.units,
+        },
+        "transform": {"kind": model.transform.kind, "bands": list(model.transform.bands)},
+        "nodata": model.nodata,
+        "classes": asdict(model.classes),
+        "provenance": dict(model.provenance),
+    }
+    with written_beside(path) as beside:
+        save_file(tensors, beside, {_KEY: json.dumps(metadata)})
+
+
+def load_model(path: Path) -> FittedModel:
+    """Read a model file.
+
+    Raises:
+        ModelError: The file is not there, is no model, is cut short, or was written by a later
+            version.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file; `hsiclust train` makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = _metadata(path, (file.metadata() or {}).get(_KEY))
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            method = _empty_method(path, metadata, shapes)
+            network = {name: file.get_tensor(f"network.{name}") for name in method.state_dict()}
+            transform = _transform(path, metadata, shapes, file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a model file, or cut short: {error}") from error
+    method.load_state_dict(network, assign=True)
+    method.eval()
+    classes = Classes(
+        tuple(metadata.classes.names), tuple(tuple(c) for c in metadata.classes.colours)
+    )
+    if len(classes.names) != method.classes:
+        raise ModelError(f"{path}: damaged: {len(classes.names)} class names for the network")
+    sensor = metadata.sensor
+    wavelengths = None if sensor.wavelengths is None else tuple(sensor.wavelengths)
+    return FittedModel(
+        method,
+        transform,
+        Bands(sensor.count, wavelengths=wavelengths, units=sensor.units),
+        metadata.nodata,
+        classes,
+        metadata.provenance,
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _metadata(path: Path, text: str | None) -> _Metadata:
+    if text is None or len(text) > _LARGEST_METADATA:
+        raise ModelError(f"{path}: a safetensors file, but not a model of hsiclust")
+    try:
+        value = json.loads(text)
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if isinstance(version, int) and version > SCHEMA:
+            raise ModelError(
+                f"{path}: written by a later version (schema {version}, this one reads {SCHEMA}); "
+                "install a newer hsiclust"
+            )
+        return _Metadata.model_validate(value)
+    except (json.JSONDecodeError, ValidationError, RecursionError) as error:
+        first = str(error).splitlines()[:3]
+        raise ModelError(f"{path}: damaged metadata: {' '.join(first)}") from error
+
+
+def _empty_method(
+    path: Path, metadata: _Metadata, shapes: Mapping[str, tuple[int, ...]]
+) -> Method:
+    """The network without memory, checked against the tensors in the file."""
+    kind = METHODS.get(metadata.method)
+    if kind is None:
+        raise ModelError(f"{path}: method {metadata.method!r} is unknown to this version")
+    try:
+        with torch.device("meta"):
+            method = kind.from_config(
+                metadata.components, len(metadata.classes.names), metadata.config
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: damaged settings of {metadata.method}: {error}") from error
+    for name, value in method.state_dict().items():
+        found = shapes.get(f"network.{name}")
+        if found != tuple(value.shape):
+            raise ModelError(
+                f"{path}: damaged: tensor {name} has shape {found}, not {tuple(value.shape)}"
+            )
+    return method
+
+
+def _transform(
+    path: Path, metadata: _Metadata, shapes: Mapping[str, tuple[int, ...]], file: Any
+) -> SpectralTransform:
+    bands, depth = len(metadata.transform.bands), metadata.components
+    wanted = {
+        "mean": (bands,),
+        "scale": (bands,),
+        "matrix": (depth, bands),
+        "eigenvalues": (depth,),
+        "weights": (depth,),
+    }
+    for name, shape in wanted.items():
+        if shapes.get(f"transform.{name}") != shape:
+            raise ModelError(f"{path}: damaged: transform {name} is not of shape {shape}")
+    outside = [band for band in metadata.transform.bands if not 0 <= band < metadata.sensor.count]
+    if outside or not bands:
+        raise ModelError(f"{path}: damaged: bands {outside} of {metadata.sensor.count}")
+    arrays = {name: file.get_tensor(f"transform.{name}").double().numpy() for name in wanted}
+    return SpectralTransform(metadata.transform.kind, tuple(metadata.transform.bands), **arrays)

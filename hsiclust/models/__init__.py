@@ -1,0 +1,1 @@
+"""Methods: what turns components into class scores, and learns to."""

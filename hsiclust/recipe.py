@@ -1,0 +1,151 @@
+"""What a training starts from: options, the defaults of each method, the transform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hsiclust.bands import Bands
+from hsiclust.engine import EngineOptions
+from hsiclust.errors import UsageError
+from hsiclust.grid import PixelGrid, Window
+from hsiclust.modelfile import FittedModel, load_model
+from hsiclust.models.base import LARGEST_CLASSES, Method
+from hsiclust.models.kmeans import KMeans
+from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.palette import Classes
+from hsiclust.sample import Region, TransformOptions, fit_to_scenes
+from hsiclust.scene import Scene
+from hsiclust.spectra import Kind, SpectralTransform
+from hsiclust.tiles import TileStore, is_tile_store
+
+Bounds = tuple[float, float, float, float]
+
+# Components that each method learns from, unless the user asks for another number.
+_COMPONENTS = {"kmeans": 20, "sscc": 12, "original": 8}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is fitted.
+
+    Attributes:
+        method: "sscc" or "kmeans".
+        classes: Number of clusters K.
+        encoder: Of SSCC: "dense" or "original".
+        smoothing: Of k-means: deviation of the Gaussian in pixels; its default when None.
+        steps: Training steps; the method's own number when None.
+        epochs: Passes over the pixels instead.
+        kind: Spectral transform; "mnf", or "pca" for the original encoder, when None.
+        components: Components to keep; the method's own number when None.
+        bands: Bands to use, such as "1,3..50", counted from 1.
+        mask: Raster or vector file; only pixels > 0 or inside are learned from.
+        bounds: West, south, east, north; only this part is learned from.
+        nodata: Overrides the scenes' nodata value.
+        init: Model to go on from.
+        match_to: Map whose class numbers the clusters are to take over.
+        budget: Most pixels that are learned from.
+        seed: Of everything random.
+        device: Where the network learns.
+        overwrite: Replace an existing model.
+        engine: Where tiles are staged.
+    """
+
+    method: str = "sscc"
+    classes: int = 16
+    encoder: str = "dense"
+    smoothing: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    kind: Kind | None = None
+    components: int | None = None
+    bands: str | None = None
+    mask: Path | None = None
+    bounds: Bounds | None = None
+    nodata: float | None = None
+    init: Path | None = None
+    match_to: Path | None = None
+    budget: int = 2**22
+    seed: int = 0
+    device: str = "auto"
+    overwrite: bool = False
+    engine: EngineOptions = EngineOptions()
+
+    def __post_init__(self) -> None:
+        if self.method not in ("sscc", "kmeans"):
+            raise UsageError(f"method {self.method!r} is unknown: sscc or kmeans")
+        if not 2 <= self.classes <= LARGEST_CLASSES:
+            raise UsageError(f"{self.classes} classes: 2 to {LARGEST_CLASSES} can be told apart")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("give steps or epochs, not both")
+        if min(self.steps or 1, self.budget) < 1 or (self.epochs or 1) <= 0:
+            raise UsageError("steps, epochs and budget must be positive")
+        if self.encoder not in ("dense", "original"):
+            raise UsageError(f"encoder {self.encoder!r} is unknown: dense or original")
+
+    @property
+    def transform(self) -> TransformOptions:
+        """The spectral transform that the method wants, with what the user asked for."""
+        original = self.method == "sscc" and self.encoder == "original"
+        recipe = "original" if original else self.method
+        return TransformOptions(
+            kind=self.kind or ("pca" if original else "mnf"),
+            components=self.components,
+            most_components=_COMPONENTS[recipe],
+            bands=self.bands,
+            whiten=original,
+        )
+
+
+def initial_model(sources: Sequence[str], options: TrainOptions) -> FittedModel:
+    """The model that a training starts from: a fresh one, or `options.init`.
+
+    Raises:
+        InputError: A scene or store cannot be used.
+        ModelError: `options.init` cannot be used.
+        UsageError: Options that contradict the store or the model to go on from.
+    """
+    if options.init is not None:
+        return load_model(options.init)
+    transform, sensor, nodata = _transform(sources, options)
+    method = new_method(transform.components, options)
+    return FittedModel(method, transform, sensor, nodata, Classes.numbered(options.classes))
+
+
+def new_method(components: int, options: TrainOptions) -> Method:
+    """An unfitted method; its weights are drawn from the seed."""
+    if options.method == "kmeans":
+        if options.smoothing is None:
+            return KMeans(components, options.classes)
+        return KMeans(components, options.classes, options.smoothing)
+    settings = SsccConfig.original() if options.encoder == "original" else SsccConfig()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        return Sscc(components, options.classes, settings)
+
+
+def area_of(grid: PixelGrid, bounds: Bounds | None) -> Window:
+    """The window of bounds in map units, or the whole grid."""
+    return grid.window if bounds is None else grid.window_of_bounds(*bounds)
+
+
+def _transform(
+    sources: Sequence[str], options: TrainOptions
+) -> tuple[SpectralTransform, Bands, float | None]:
+    """Transform, sensor and nodata: of the first store if there is one, else fitted."""
+    stores = [source for source in sources if is_tile_store(source)]
+    if stores:
+        if options.kind or options.components or options.bands:
+            raise UsageError(
+                f"{stores[0]}: a tile store has its transform already; "
+                "--transform, --components and --bidx belong to `tile`"
+            )
+        store = TileStore.open(Path(stores[0]))
+        return store.transform, store.sensor, None
+    scenes = [Scene.open(source, options.nodata) for source in sources]
+    regions = [Region(scene, area_of(scene.grid, options.bounds)) for scene in scenes]
+    transform = fit_to_scenes(regions, options.transform, options.seed)
+    return transform, scenes[0].bands, scenes[0].nodata

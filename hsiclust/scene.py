@@ -1,0 +1,270 @@
+"""Scenes on disk: their pixel grid, bands, and windows of their pixels.
+
+`Scene.open` reads metadata only. `Scene.read` touches pixels, from any thread or process:
+raw ENVI cubes through a memory map, everything else through rasterio with one GDAL handle a
+thread, because a GDAL handle must never be shared between threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterioWindow
+
+from hsiclust.bands import Bands, describe_bands
+from hsiclust.envi import RawCube, data_file_of_header, raw_cube
+from hsiclust.errors import InputError
+from hsiclust.grid import PixelGrid, Window
+
+# Opening a file without georeference warns, and hiding a warning is not safe between threads.
+_OPENING = threading.Lock()
+# GDAL's block cache. Its default, 5 % of the machine's memory, would be most of what a run uses.
+_GDAL_CACHE_BYTES = 256 * 2**20
+
+
+class Reader(Protocol):
+    """Anything that copies windows of a cube into memory, from any thread or process."""
+
+    def read(self, window: Window, bands: Sequence[int]) -> NDArray[np.generic]:
+        """`(band, row, col)` in the file's data type and native byte order."""
+        ...
+
+
+class GdalReader:
+    """Reads through rasterio, one open dataset a thread."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._handles = threading.local()
+
+    def __reduce__(self) -> tuple[type[GdalReader], tuple[str]]:
+        return GdalReader, (self.path,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GdalReader) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def read(self, window: Window, bands: Sequence[int]) -> NDArray[np.generic]:
+        """Copy a window into memory: `(band, row, col)`, bands counted from 0.
+
+        Raises:
+            InputError: GDAL cannot read or decode the file.
+        """
+        try:
+            with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
+                block: NDArray[np.generic] = self._dataset().read(
+                    [band + 1 for band in bands],
+                    window=RasterioWindow(window.col, window.row, window.cols, window.rows),
+                )
+        except (RasterioError, OSError) as error:
+            raise InputError(
+                f"{self.path}: rows {window.row} to {window.row_stop - 1}, columns {window.col} "
+                f"to {window.col_stop - 1} cannot be read: {innermost_message(error)}"
+            ) from error
+        return block
+
+    def _dataset(self) -> DatasetReader:
+        if not hasattr(self._handles, "dataset"):
+            self._handles.dataset = _open_quietly(self.path)
+        dataset: DatasetReader = self._handles.dataset
+        return dataset
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One hyperspectral raster on disk, `(band, row, col)`.
+
+    Attributes:
+        path: The data file, or any name that GDAL opens.
+        grid: Shape, transform, CRS.
+        bands: What the file says about its bands.
+        dtype: NumPy name of the data type.
+        nodata: Value of pixels without data, or None.
+        layout: How the pixels lie in the file, in words.
+        reader: What reads the pixels.
+    """
+
+    path: str
+    grid: PixelGrid
+    bands: Bands
+    dtype: str
+    nodata: float | None
+    layout: str
+    reader: Reader
+
+    @classmethod
+    def open(cls, path: str | Path, nodata: float | None = None) -> Scene:
+        """Read a scene's metadata.
+
+        Args:
+            path: GeoTIFF, ENVI data file or its header, or anything else that GDAL reads.
+            nodata: Overrides the nodata value of the file.
+
+        Raises:
+            InputError: The file is not there, is no raster, is cut short, or holds nothing that
+                can be used (complex values, no band).
+        """
+        name = str(_data_file(str(path)))
+        with open_raster(name) as dataset:
+            return _describe(name, dataset, nodata)
+
+    @property
+    def name(self) -> str:
+        """File name without folders."""
+        return Path(self.path).name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels, uncompressed."""
+        return self.grid.window.pixels * self.bands.count * np.dtype(self.dtype).itemsize
+
+    def read(
+        self, window: Window | None = None, bands: Sequence[int] | None = None
+    ) -> NDArray[np.generic]:
+        """Copy pixels into memory.
+
+        Args:
+            window: Rows and columns; the whole scene by default.
+            bands: Bands counted from 0; all by default.
+
+        Returns:
+            `(band, row, col)` in the file's data type, native byte order. The memory order is
+            that of the file, so the array may not be contiguous.
+
+        Raises:
+            InputError: The file cannot be read there.
+        """
+        chosen = range(self.bands.count) if bands is None else bands
+        return self.reader.read(self.grid.window if window is None else window, chosen)
+
+    def valid(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Pixels in which every band is finite and unlike nodata.
+
+        Args:
+            block: `(band, row, col)`, bad bands already dropped.
+
+        Returns:
+            `(row, col)`.
+        """
+        valid = np.ones(block.shape[1:], bool)
+        if np.issubdtype(block.dtype, np.floating):
+            valid &= np.isfinite(block).all(axis=0)
+        nodata = _as_dtype(self.nodata, block.dtype)
+        if nodata is not None:
+            valid &= (block != nodata).all(axis=0)
+        return valid
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[DatasetReader]:
+    """Open a raster for reading, with failures as `InputError`.
+
+    Raises:
+        InputError: The file is not there or GDAL cannot open it.
+    """
+    try:
+        with _open_quietly(path) as dataset:
+            yield dataset
+    except (RasterioError, OSError) as error:
+        if not Path(path).exists() and "://" not in path and not path.startswith("/vsi"):
+            raise InputError(f"{path}: no such file") from error
+        raise InputError(
+            f"{path}: cannot be opened as a raster: {innermost_message(error)}"
+        ) from error
+
+
+def _open_quietly(path: str) -> DatasetReader:
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
+def innermost_message(error: BaseException) -> str:
+    """The last cause's own words, on one line; rasterio's outer error often has none."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _data_file(path: str) -> str | Path:
+    file = Path(path)
+    if file.suffix.lower() == ".hdr" and file.is_file():
+        return data_file_of_header(file)
+    return path
+
+
+def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
+    if dataset.count == 0:
+        parts = ", ".join(dataset.subdatasets[:8])
+        raise InputError(
+            f"{path}: holds no raster of its own"
+            + (f"; name one of its subdatasets: {parts}" if parts else "")
+        )
+    dtype = np.dtype(dataset.dtypes[0])
+    if dtype.kind not in "iuf":
+        raise InputError(f"{path}: holds {dtype.name} values; a scene holds integers or floats")
+    shape = (dataset.count, dataset.height, dataset.width)
+    raw = raw_cube(path, dataset.tags(ns="ENVI"), shape) if dataset.driver == "ENVI" else None
+    return Scene(
+        path=path,
+        grid=grid_of(dataset),
+        bands=_bands(dataset),
+        dtype=dtype.name,
+        nodata=dataset.nodata if nodata is None else nodata,
+        layout=_layout(dataset, raw),
+        reader=GdalReader(path) if raw is None else raw,
+    )
+
+
+def grid_of(dataset: DatasetReader) -> PixelGrid:
+    """The pixel grid of an open dataset."""
+    crs = dataset.crs.to_wkt() if dataset.crs else None
+    return PixelGrid(dataset.height, dataset.width, dataset.transform, crs)
+
+
+def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
+    if raw is not None:
+        return f"raw ENVI {raw.interleave.upper()}"
+    rows, cols = dataset.block_shapes[0]
+    shape = f"strips of {rows}" if cols >= dataset.width else f"blocks of {rows} x {cols}"
+    interleave = dataset.interleaving.value if dataset.interleaving else "band"
+    compress = dataset.compression.value.lower() if dataset.compression else "uncompressed"
+    if dataset.tags(ns="ENVI").get("file_compression", "0").strip() == "1":
+        compress = "gzip"
+    return f"{dataset.driver} in {shape}, {interleave}-interleaved, {compress}"
+
+
+def _bands(dataset: DatasetReader) -> Bands:
+    return describe_bands(
+        [name or "" for name in dataset.descriptions],
+        dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {},
+        [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes],
+        [dataset.tags(band) for band in dataset.indexes],
+    )
+
+
+def _as_dtype(nodata: float | None, dtype: np.dtype[Any]) -> np.generic | None:
+    """`nodata` as the file's own type holds it, or None where that type cannot hold it."""
+    if nodata is None or np.isnan(nodata):
+        return None
+    if np.issubdtype(dtype, np.floating):
+        converted: np.generic = dtype.type(nodata)
+        return converted
+    limits = np.iinfo(dtype)
+    if nodata != int(nodata) or not limits.min <= nodata <= limits.max:
+        return None
+    converted = dtype.type(int(nodata))
+    return converted

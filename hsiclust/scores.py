@@ -1,0 +1,245 @@
+"""Scores of class numbers on labelled pixels, all of them from one contingency table.
+
+A labelled pixel that the map leaves unclassified (0) counts as wrong for accuracy, kappa and
+purity, and as a member of a cluster of its own for NMI and ARI: a map cannot win by saying
+nothing where it is hard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from hsiclust.grid import TileGrid, Window
+
+_WINDOW = 1024  # side of the windows that are compared at once
+_CODES = 2**16  # class numbers are 16 bits
+
+
+class Numbers(Protocol):
+    """Anything that gives class numbers of a window."""
+
+    def read(self, window: Window) -> NDArray[np.unsignedinteger[Any]]:
+        """Class numbers, `(row, col)`; 0 is unclassified, or unlabelled."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Contingency:
+    """How many labelled pixels of each class lie in each cluster.
+
+    Attributes:
+        counts: `(class, cluster)`, int64.
+        classes: Class number of each row, rising, without 0.
+        clusters: Cluster number of each column, rising; the first is 0, unclassified.
+    """
+
+    counts: NDArray[np.int64]
+    classes: tuple[int, ...]
+    clusters: tuple[int, ...]
+
+
+def contingency(found: Numbers, truth: Numbers, area: Window) -> Contingency:
+    """Count class and cluster of every labelled pixel, window by window.
+
+    Args:
+        found: The map.
+        truth: The truth, on the same grid; only what it labels is counted.
+        area: Pixels to compare.
+    """
+    pairs: dict[int, int] = {}
+    for tile in TileGrid(area, area, _WINDOW, _WINDOW, 0):
+        labels = truth.read(tile.core)
+        labelled = labels > 0
+        if not labelled.any():
+            continue
+        classes = labels[labelled].astype(np.int64)
+        codes = classes * _CODES + found.read(tile.core)[labelled]
+        for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
+            pairs[int(code)] = pairs.get(int(code), 0) + int(count)
+    return _table(pairs)
+
+
+def _table(pairs: Mapping[int, int]) -> Contingency:
+    rows = sorted({code // _CODES for code in pairs})
+    columns = sorted({0} | {code % _CODES for code in pairs})
+    counts = np.zeros((len(rows), len(columns)), np.int64)
+    for code, count in pairs.items():
+        counts[rows.index(code // _CODES), columns.index(code % _CODES)] = count
+    return Contingency(counts, tuple(rows), tuple(columns))
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class of the truth fares.
+
+    Attributes:
+        number: Its number in the truth.
+        name: Its name.
+        pixels: Its labelled pixels.
+        accuracy: Share of them in the cluster that it was matched with.
+        cluster: That cluster, or None.
+    """
+
+    number: int
+    name: str
+    pixels: int
+    accuracy: float
+    cluster: int | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a map on labelled pixels.
+
+    Attributes:
+        pixels: Labelled pixels.
+        accuracy: Share of them whose cluster was matched with their class. Clusters and classes
+            are matched one to one so that this is greatest (Kuhn 1955); clusters left over are
+            wrong.
+        kappa: Cohen's (1960), `(p - e) / (1 - e)`, of the classes after matching; `p` is the
+            accuracy, `e` that of a map as frequent in each class that ignores the ground.
+        nmi: Normalized mutual information, `I(U, V) / ((H(U) + H(V)) / 2)` (Vinh et al. 2010).
+        ari: Adjusted Rand index (Hubert and Arabie 1985), over pairs of pixels.
+        purity: Share of pixels in the most frequent class of their cluster (Manning et al. 2008,
+            section 16.3).
+        unclassified: Labelled pixels that the map leaves unclassified.
+        classes: Each class of the truth.
+        matching: Class of each matched cluster.
+        confusion: Pixels by class (row) and by the class that their cluster was matched with
+            (column), classes in the order of `classes`; the last column is no class.
+    """
+
+    pixels: int
+    accuracy: float
+    kappa: float
+    nmi: float
+    ari: float
+    purity: float
+    unclassified: int
+    classes: tuple[ClassScore, ...]
+    matching: Mapping[int, int]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def average_accuracy(self) -> float:
+        """Mean of the classes' accuracies (AA)."""
+        return float(np.mean([score.accuracy for score in self.classes]))
+
+    def class_lines(self) -> list[str]:
+        """A line for each class: name, pixels, accuracy, cluster."""
+        return [
+            f"{score.name[:32]:<32} {score.pixels:>8} {score.accuracy:>9.4f}  "
+            f"{'-' if score.cluster is None else score.cluster}"
+            for score in self.classes
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; keys of the matching become text, as JSON has them."""
+        matching = {str(cluster): number for cluster, number in self.matching.items()}
+        extra = {"average_accuracy": self.average_accuracy, "matching": matching}
+        return {**asdict(self), **extra}
+
+
+def score(table: Contingency, names: Mapping[int, str] | None = None) -> Scores:
+    """All scores of a contingency table that holds at least one pixel.
+
+    Args:
+        table: Counts of class and cluster.
+        names: Names of classes, where known.
+    """
+    matching = match(table)
+    confusion = _confusion(table, matching)
+    right, of_class = np.diagonal(confusion), confusion.sum(axis=1)
+    cluster_of = {number: cluster for cluster, number in matching.items()}
+    classes = (
+        ClassScore(
+            number,
+            (names or {}).get(number, f"class {number}"),
+            int(of_class[row]),
+            float(right[row] / of_class[row]),
+            cluster_of.get(number),
+        )
+        for row, number in enumerate(table.classes)
+    )
+    pixels = int(table.counts.sum())
+    return Scores(
+        pixels=pixels,
+        accuracy=float(right.sum() / pixels),
+        kappa=_kappa(confusion),
+        nmi=_normalized_mutual_information(table.counts),
+        ari=_adjusted_rand_index(table.counts),
+        purity=float(table.counts[:, 1:].max(axis=0, initial=0).sum() / pixels),
+        unclassified=int(table.counts[:, 0].sum()),
+        classes=tuple(classes),
+        matching=matching,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )
+
+
+def match(table: Contingency) -> dict[int, int]:
+    """The class of each cluster, one to one, that makes most pixels right (Kuhn 1955).
+
+    Clusters that share no pixel with the class that would be left for them match none.
+    """
+    shared = table.counts[:, 1:]
+    rows, columns = linear_sum_assignment(shared, maximize=True)
+    return {
+        table.clusters[column + 1]: table.classes[row]
+        for row, column in zip(rows, columns, strict=True)
+        if shared[row, column] > 0
+    }
+
+
+def _confusion(table: Contingency, matching: Mapping[int, int]) -> NDArray[np.int64]:
+    """`(class, class + 1)`: pixels by class and matched class, in the last column those of none."""
+    confusion = np.zeros((len(table.classes), len(table.classes) + 1), np.int64)
+    for column, cluster in enumerate(table.clusters):
+        number = matching.get(cluster)
+        target = -1 if number is None else table.classes.index(number)
+        confusion[:, target] += table.counts[:, column]
+    return confusion
+
+
+def _kappa(confusion: NDArray[np.int64]) -> float:
+    """1 where both are of one and the same class, when chance alone is always right."""
+    shares = confusion / confusion.sum()
+    by_chance = float(shares.sum(axis=1) @ shares[:, :-1].sum(axis=0))
+    right = float(np.trace(shares))
+    return 1.0 if by_chance >= 1 else (right - by_chance) / (1 - by_chance)
+
+
+def _normalized_mutual_information(counts: NDArray[np.int64]) -> float:
+    """1 where both sides are one group, as scikit-learn has it."""
+    joint = counts / counts.sum()
+    of_class, of_cluster = joint.sum(axis=1), joint.sum(axis=0)
+    entropies = _entropy(of_class) + _entropy(of_cluster)
+    if entropies == 0:
+        return 1.0
+    mutual = entropies - _entropy(joint)
+    return float(np.clip(2 * mutual / entropies, 0, 1))
+
+
+def _entropy(shares: NDArray[np.float64]) -> float:
+    present = shares[shares > 0]
+    return float(-(present * np.log(present)).sum())
+
+
+def _adjusted_rand_index(counts: NDArray[np.int64]) -> float:
+    """1 where both sides group the pixels alike, also when that is no surprise."""
+
+    def pairs(groups: NDArray[np.int64]) -> float:
+        sizes = groups.astype(np.float64)
+        return float((sizes * (sizes - 1) / 2).sum())
+
+    together, everything = pairs(counts), pairs(counts.sum(keepdims=True))
+    of_class, of_cluster = pairs(counts.sum(axis=1)), pairs(counts.sum(axis=0))
+    if together == of_class == of_cluster:
+        return 1.0
+    expected = of_class * of_cluster / everything
+    return (together - expected) / ((of_class + of_cluster) / 2 - expected)

@@ -1,0 +1,115 @@
+"""Staging: a scene's tiles, transformed, into a tile store, with Dask."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hsiclust.bands import Bands
+from hsiclust.components import SceneComponents
+from hsiclust.engine import EngineOptions, run_tiles
+from hsiclust.grid import TileGrid, Window, even_tile_size
+from hsiclust.scene import Scene
+from hsiclust.spectra import SpectralTransform
+from hsiclust.tiles import TileStore
+from hsiclust.truth import Mask
+
+TILE_SIDE = 128
+
+
+@dataclass(frozen=True)
+class StagingJob:
+    """What a worker needs to stage tiles; small, and equal only for the same work.
+
+    Attributes:
+        scene: The scene's path.
+        nodata: Its nodata value.
+        store: The tile store's path; holds grid and transform.
+        identity: The tile store's hash.
+    """
+
+    scene: str
+    nodata: float | None
+    store: str
+    identity: str
+
+
+def plan_store(
+    scene: Scene,
+    area: Window,
+    transform: SpectralTransform,
+    sensor: Bands,
+    path: Path,
+    halo: int,
+    side: int = TILE_SIDE,
+) -> TileStore:
+    """Describe the store of a scene's tiles; nothing is written yet.
+
+    Tiles of nearly equal size: a thin last row of tiles would be mostly halo.
+    """
+    tiles = TileGrid(
+        scene.grid.window,
+        area,
+        even_tile_size(area.rows, side),
+        even_tile_size(area.cols, side),
+        halo,
+    )
+    return TileStore(path, scene.name, scene.grid, tiles, transform, sensor)
+
+
+def spread_tiles(
+    tiles: TileGrid, candidates: Sequence[int], pixels: int, mask: Mask | None, seed: int
+) -> list[int]:
+    """Tiles that hold about `pixels` pixels together, spread over the scene.
+
+    Args:
+        tiles: How the scene is cut.
+        candidates: Tiles to choose from.
+        pixels: How many pixels they may hold together; one tile at least is chosen.
+        mask: Tiles without a pixel in the mask are not chosen.
+        seed: Of the choice within each stretch of the scene.
+    """
+    if mask is not None:
+        candidates = [index for index in candidates if mask.read(tiles[index].core).any()]
+    count = max(1, pixels // (tiles.tile_rows * tiles.tile_cols))
+    if len(candidates) <= count:
+        return list(candidates)
+    edges = np.arange(count + 1) * len(candidates) // count
+    picked = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+    return [candidates[position] for position in picked]
+
+
+def stage_tiles(
+    scene: Scene, store: TileStore, indices: Sequence[int], engine: EngineOptions
+) -> Iterator[int]:
+    """Write tiles of a scene to a store; yields each tile's number when it is written.
+
+    Raises:
+        HsiclustError: A tile failed for good.
+    """
+    job = StagingJob(scene.path, scene.nodata, str(store.path), store.identity)
+    for index, _ in run_tiles(stage_tile, job, indices, engine):
+        yield index
+
+
+def stage_tile(job: StagingJob, index: int) -> int:
+    """Read, transform and write one tile; returns its number of valid pixels."""
+    source, store = _opened(job)
+    tile = store.tiles[index]
+    components = source.read(tile)
+    store.write(tile, components)
+    return int(components.valid.sum())
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(job: StagingJob) -> tuple[SceneComponents, TileStore]:
+    """Scene and store, opened once a process for each job."""
+    store = TileStore.open(Path(job.store))
+    scene = Scene.open(job.scene, job.nodata)
+    cpu = torch.device("cpu")
+    return SceneComponents.of(scene, store.transform, store.sensor, cpu), store

@@ -1,0 +1,90 @@
+"""The verb `tile`: a whole scene into a tile store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hsiclust.engine import EngineOptions
+from hsiclust.errors import UsageError
+from hsiclust.modelfile import load_model
+from hsiclust.output import refuse_existing, remove
+from hsiclust.recipe import Bounds, area_of
+from hsiclust.sample import Region, TransformOptions, fit_to_scenes
+from hsiclust.scene import Scene
+from hsiclust.staging import TILE_SIDE, plan_store, stage_tiles
+from hsiclust.tiles import TileStore
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """How a scene is tiled.
+
+    Attributes:
+        tile: Largest side of a core.
+        halo: Pixels around each core.
+        transform: How the spectral transform is fitted.
+        model: Model whose transform is taken instead.
+        bounds: West, south, east, north; the whole scene when None.
+        nodata: Overrides the scene's nodata value.
+        seed: Of the sample that the transform is fitted to.
+        overwrite: Replace an existing store.
+        engine: Where tiles are worked on.
+    """
+
+    tile: int = TILE_SIDE
+    halo: int = 16
+    transform: TransformOptions = field(default_factory=TransformOptions)
+    model: Path | None = None
+    bounds: Bounds | None = None
+    nodata: float | None = None
+    seed: int = 0
+    overwrite: bool = False
+    engine: EngineOptions = EngineOptions()
+
+    def __post_init__(self) -> None:
+        if self.tile < 1 or self.halo < 0:
+            raise UsageError(f"tiles of {self.tile} pixels with a halo of {self.halo}: not tiles")
+
+
+def tile(
+    path: str,
+    output: Path,
+    options: TileOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> TileStore:
+    """Write a scene's tiles, transformed, to a Zarr store.
+
+    A run that was killed goes on when it is started again with the same arguments.
+
+    Args:
+        path: The scene.
+        output: The store.
+        options: How.
+        progress: Called with tiles done and tiles in all.
+
+    Raises:
+        InputError: The scene cannot be used.
+        OutputExistsError: A finished store, or anything else, is there.
+    """
+    scene = Scene.open(path, options.nodata)
+    area = area_of(scene.grid, options.bounds)
+    if options.model is not None:
+        model = load_model(options.model)
+        transform, sensor = model.transform, model.sensor
+    else:
+        sensor = scene.bands
+        transform = fit_to_scenes([Region(scene, area)], options.transform, options.seed)
+    store = plan_store(scene, area, transform, sensor, output, options.halo, options.tile)
+    if not store.is_unfinished():
+        refuse_existing(output, options.overwrite)
+        remove(output)
+    store.open_or_create()
+    todo = store.missing()
+    done = len(store.tiles) - len(todo)
+    for _ in stage_tiles(scene, store, todo, options.engine):
+        done += 1
+        if progress is not None:
+            progress(done, len(store.tiles))
+    return store

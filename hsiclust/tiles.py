@@ -1,0 +1,249 @@
+"""The tile store: overlapping tiles of a transformed scene, one Zarr chunk a tile.
+
+Training reads its crops from here for many epochs; `predict` can label from here. A chunk holds
+one whole tile with its halo, so that two writers never share a chunk, and a flag of its own says
+that the tile was written: Zarr does not store a chunk that holds nothing but the fill value, so a
+chunk's absence proves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.errors import BaseZarrError
+
+from hsiclust.bands import Bands
+from hsiclust.components import Components
+from hsiclust.errors import InputError
+from hsiclust.grid import PixelGrid, Tile, TileGrid, Window
+from hsiclust.output import remove
+from hsiclust.spectra import SpectralTransform
+
+_FORMAT = "hsiclust-tiles"
+_VERSION = 1
+_LARGEST_HALF = 65504.0  # float16
+_TRANSFORM_ARRAYS = ("mean", "scale", "matrix", "eigenvalues", "weights")
+
+
+@dataclass(frozen=True)
+class TileStore:
+    """Tiles of one scene on disk.
+
+    Attributes:
+        path: The Zarr group.
+        scene: Name of the scene that was tiled.
+        grid: Its pixel grid.
+        tiles: How it was cut.
+        transform: How its bands became components.
+        sensor: What the scene said about its bands.
+    """
+
+    path: Path
+    scene: str
+    grid: PixelGrid
+    tiles: TileGrid
+    transform: SpectralTransform
+    sensor: Bands
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides what the tiles hold."""
+        text = json.dumps(self._attributes(), sort_keys=True)
+        digest = hashlib.sha256(text.encode())
+        for name in _TRANSFORM_ARRAYS:
+            digest.update(np.ascontiguousarray(getattr(self.transform, name)).tobytes())
+        return digest.hexdigest()
+
+    def open_or_create(self) -> bool:
+        """Go on with the same store, or make an empty one; returns whether it was there."""
+        if self._is_on_disk():
+            return True
+        remove(self.path)
+        self.create()
+        return False
+
+    def is_unfinished(self) -> bool:
+        """Whether this very store is on disk and lacks tiles."""
+        return self._is_on_disk() and bool(self.missing())
+
+    def _is_on_disk(self) -> bool:
+        if not is_tile_store(self.path):
+            return False
+        try:
+            return TileStore.open(self.path).identity == self.identity
+        except InputError:  # damaged, or of another version
+            return False
+
+    def create(self) -> None:
+        """Make the store on disk, with no tile in it; replaces whatever is there."""
+        group = zarr.open_group(self.path, mode="w")
+        rows, cols = self._tile_shape()
+        count = len(self.tiles)
+        depth = self.transform.components
+        group.create_array(
+            "components",
+            shape=(count, depth, rows, cols),
+            chunks=(1, depth, rows, cols),
+            dtype="float16",
+            compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
+        )
+        group.create_array(
+            "valid", shape=(count, rows, cols), chunks=(1, rows, cols), dtype="bool"
+        )
+        group.create_array("done", shape=(count,), chunks=(1,), dtype="uint8")
+        fitted = group.create_group("transform")
+        for name in _TRANSFORM_ARRAYS:
+            fitted.create_array(name, data=np.asarray(getattr(self.transform, name)))
+        # Written last: a store without them was never finished and does not open.
+        group.attrs.update(self._attributes())
+
+    @classmethod
+    def open(cls, path: Path) -> TileStore:
+        """Open a store.
+
+        Raises:
+            InputError: There is no store, or it is not one of this program's.
+        """
+        try:
+            group = zarr.open_group(path, mode="r")
+            attributes = dict(group.attrs)
+            if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
+                raise InputError(f"{path}: not a tile store of version {_VERSION}")
+            return cls._from_attributes(path, group, attributes)
+        except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: cannot be opened as a tile store: {error}") from error
+
+    def missing(self) -> list[int]:
+        """Tiles that are not written yet."""
+        return [int(index) for index in np.flatnonzero(_array(self.path, "done")[:] == 0)]
+
+    def written(self) -> list[int]:
+        """Tiles that are written."""
+        return [int(index) for index in np.flatnonzero(_array(self.path, "done")[:])]
+
+    def write(self, tile: Tile, components: Components) -> None:
+        """Write one tile, then its flag.
+
+        A core at the area's edge may be smaller than the others; the rest of its chunk stays
+        zero and not valid.
+        """
+        values = components.values.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16)
+        rows, cols = components.valid.shape
+        _array(self.path, "components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
+        _array(self.path, "valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
+        _array(self.path, "done")[tile.index] = 1
+
+    def read(self, tile: Tile) -> Components:
+        """Read one tile: `(C, core + 2 halo)`, float32.
+
+        Raises:
+            InputError: The tile was never written.
+        """
+        values, valid = self.read_chunk(tile.index)
+        rows = tile.core.rows + 2 * self.tiles.halo
+        cols = tile.core.cols + 2 * self.tiles.halo
+        return Components(
+            torch.from_numpy(values[:, :rows, :cols].astype(np.float32)),
+            torch.from_numpy(valid[:rows, :cols]),
+        )
+
+    def read_chunk(self, index: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+        """A whole chunk: components `(C, rows, cols)`, and valid pixels `(rows, cols)`.
+
+        Raises:
+            InputError: The tile was never written.
+        """
+        if not _array(self.path, "done")[index]:
+            raise InputError(f"{self.path}: tile {index} was never written; run `tile` again")
+        return _array(self.path, "components")[index], _array(self.path, "valid")[index]
+
+    def _tile_shape(self) -> tuple[int, int]:
+        halo = 2 * self.tiles.halo
+        return self.tiles.tile_rows + halo, self.tiles.tile_cols + halo
+
+    def _attributes(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "scene": self.scene,
+            "grid": grid_to_json(self.grid),
+            "tiles": asdict(self.tiles),
+            "kind": self.transform.kind,
+            "bands": list(self.transform.bands),
+            "sensor": asdict(self.sensor),
+        }
+
+    @classmethod
+    def _from_attributes(
+        cls, path: Path, group: zarr.Group, attributes: Mapping[str, Any]
+    ) -> TileStore:
+        arrays = {name: _floats(group[f"transform/{name}"]) for name in _TRANSFORM_ARRAYS}
+        transform = SpectralTransform(
+            kind="pca" if attributes["kind"] == "pca" else "mnf",
+            bands=tuple(int(band) for band in attributes["bands"]),
+            **arrays,
+        )
+        tiles = dict(attributes["tiles"])
+        return cls(
+            path=path,
+            scene=str(attributes["scene"]),
+            grid=grid_from_json(attributes["grid"]),
+            tiles=TileGrid(
+                scene=Window(**tiles.pop("scene")), area=Window(**tiles.pop("area")), **tiles
+            ),
+            transform=transform,
+            sensor=bands_from_json(attributes["sensor"]),
+        )
+
+
+def is_tile_store(path: str | Path) -> bool:
+    """Whether a path is a Zarr group of this format."""
+    try:
+        return dict(zarr.open_group(path, mode="r").attrs).get("format") == _FORMAT
+    except (BaseZarrError, OSError, ValueError):
+        return False
+
+
+def grid_to_json(grid: PixelGrid) -> dict[str, Any]:
+    """A pixel grid as JSON; floats keep every bit."""
+    return {
+        "rows": grid.rows,
+        "cols": grid.cols,
+        "transform": list(grid.transform[:6]),
+        "crs": grid.crs,
+    }
+
+
+def grid_from_json(value: Mapping[str, Any]) -> PixelGrid:
+    """The pixel grid that `grid_to_json` wrote."""
+    return PixelGrid(
+        int(value["rows"]), int(value["cols"]), Affine(*value["transform"]), value["crs"]
+    )
+
+
+def bands_from_json(value: Mapping[str, Any]) -> Bands:
+    """The bands that `dataclasses.asdict` turned into JSON."""
+    return Bands(
+        **{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    )
+
+
+def _array(path: Path, name: str) -> Any:
+    return zarr.open_array(path / name, mode="r+")
+
+
+def _floats(array: Any) -> NDArray[np.float64]:
+    return np.asarray(array[:], np.float64)

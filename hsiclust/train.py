@@ -1,0 +1,288 @@
+"""Training: one loop for every method.
+
+Open scenes, fit the spectral transform, stage a spread sample of tiles, draw batches of crops
+from them, step, save. What is learned from is bounded by a budget of pixels, whatever the size of
+the scenes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from hsiclust import __version__
+from hsiclust.checkpoint import load_checkpoint, save_checkpoint
+from hsiclust.crops import StoredTiles, TrainingPixels
+from hsiclust.devices import resolve_device
+from hsiclust.engine import EngineOptions
+from hsiclust.errors import InputError
+from hsiclust.grid import PixelGrid
+from hsiclust.modelfile import FittedModel, file_digest, save_model
+from hsiclust.models.base import Method, Progress
+from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
+from hsiclust.output import refuse_existing, remove
+from hsiclust.recipe import TrainOptions, area_of, initial_model
+from hsiclust.scene import Scene
+from hsiclust.staging import plan_store, spread_tiles, stage_tiles
+from hsiclust.tiles import TileStore, is_tile_store
+from hsiclust.truth import Mask, open_mask
+
+log = logging.getLogger(__name__)
+
+# Seconds between checkpoints.
+_CHECKPOINT_EVERY = 20.0
+# A cluster counts as used from this part of the pixels on.
+_IN_USE = 0.001
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of training, for those who watch.
+
+    Attributes:
+        step: Steps taken, from 1.
+        steps: Steps in all.
+        loss: Objective.
+        in_use: Clusters that hold at least 0.1 % of the batch's pixels.
+        rate: Pixels learned from a second.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    in_use: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training gave.
+
+    Attributes:
+        model: The model file.
+        method: Name of the method.
+        classes: Number of clusters.
+        in_use: Clusters that hold at least 0.1 % of the pixels learned from.
+        pixels: Pixels learned from.
+        steps: Steps taken.
+        loss: Of the last step.
+        seconds: Time of this run.
+    """
+
+    model: Path
+    method: str
+    classes: int
+    in_use: int
+    pixels: int
+    steps: int
+    loss: float
+    seconds: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether fewer than half of the clusters are in use."""
+        return 2 * self.in_use < self.classes
+
+
+def train(
+    sources: Sequence[str],
+    output: Path,
+    options: TrainOptions,
+    progress: Callable[[Step], None] | None = None,
+) -> Training:
+    """Fit a model to scenes and write its file.
+
+    Args:
+        sources: Scenes, or tile stores made by `tile`.
+        output: The model file.
+        options: How.
+        progress: Called after each step.
+
+    Raises:
+        InputError: A scene, store or mask cannot be used.
+        ModelError: `init` cannot be used, or not with these scenes.
+        UsageError: The model exists, or an option is out of range.
+    """
+    start = perf_counter()
+    refuse_existing(output, options.overwrite)
+    device = resolve_device(options.device)
+    model = initial_model(sources, options)
+    method = model.method.to(device)
+    tiles = _stage(sources, model, output, options)
+    pixels = TrainingPixels.load(tiles, device)
+    steps = _steps(method, options, pixels.count)
+    run = _run_hash(sources, model, options, steps)
+    last = Step(0, steps, math.nan, 0, 0.0)
+    for last in _learn(method, pixels, steps, options, run, checkpoint_path(output)):
+        if progress is not None:
+            progress(last)
+    counts = _finish(method, tiles, options)
+    provenance = _provenance(sources, options, model, pixels.count, last, counts)
+    save_model(replace(model, provenance=provenance), output)
+    remove(checkpoint_path(output))
+    for number in range(len(sources)):
+        remove(staged_path(output, number))
+    return Training(
+        model=output,
+        method=method.name,
+        classes=method.classes,
+        in_use=int((counts >= _IN_USE * counts.sum()).sum()),
+        pixels=pixels.count,
+        steps=steps,
+        loss=last.loss,
+        seconds=perf_counter() - start,
+    )
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where a training of this model keeps its checkpoint."""
+    return output.with_name(f".{output.name}.checkpoint")
+
+
+def staged_path(output: Path, number: int) -> Path:
+    """Where a training of this model stages its scene of this number."""
+    return output.with_name(f".{output.name}.{number}.tiles.zarr")
+
+
+def _learn(
+    method: Method,
+    pixels: TrainingPixels,
+    steps: int,
+    options: TrainOptions,
+    run: str,
+    checkpoint: Path,
+) -> Iterator[Step]:
+    """The loop: draw, step, report, and a checkpoint now and then."""
+    first = load_checkpoint(checkpoint, method, run)
+    if first:
+        log.info("going on with an earlier training at step %d of %d", first, steps)
+    saved = reported = perf_counter()
+    for step in range(first, steps):
+        # A generator of its own for each step: a resumed training draws what it would have drawn.
+        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        batch = pixels.draw(method.crop_shape, generator)
+        learned = method.learn(batch, Progress(step, steps, options.init is not None), generator)
+        now = perf_counter()
+        total = int(learned.counts.sum())
+        used = int((learned.counts >= max(1.0, _IN_USE * total)).sum())
+        yield Step(step + 1, steps, learned.loss, used, total / max(now - reported, 1e-9))
+        reported = now
+        if now - saved > _CHECKPOINT_EVERY and step + 1 < steps:
+            save_checkpoint(checkpoint, method, run, step + 1)
+            saved = perf_counter()
+
+
+def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions) -> Counts:
+    """Put the clusters into their final order; returns how many pixels each holds."""
+    method.eval()
+    sample = label_sample(method, tiles)
+    if options.match_to is not None:
+        order = order_like_map(sample, options.match_to)
+    elif options.init is not None:
+        order = list(range(method.classes))  # an online training keeps every identity
+    else:
+        order = canonical_order(sample)
+    method.reorder(torch.tensor(order))
+    return sample.counts[order]
+
+
+def _stage(
+    sources: Sequence[str], model: FittedModel, output: Path, options: TrainOptions
+) -> list[StoredTiles]:
+    """Tiles to learn from: of the stores as they are, of the scenes through staging."""
+    budget = options.budget // len(sources)
+    context = model.method.crop_shape.context
+    tiles = []
+    for number, source in enumerate(sources):
+        if is_tile_store(source):
+            store = TileStore.open(Path(source))
+            _check_store(store, model, context)
+            mask = _mask(store.grid, options)
+            chosen = spread_tiles(store.tiles, store.written(), budget, mask, options.seed)
+        else:
+            scene = Scene.open(source, options.nodata)
+            area = area_of(scene.grid, options.bounds)
+            path = staged_path(output, number)
+            store = plan_store(scene, area, model.transform, model.sensor, path, context)
+            mask = _mask(scene.grid, options)
+            chosen = spread_tiles(store.tiles, range(len(store.tiles)), budget, mask, options.seed)
+            _stage_scene(scene, store, chosen, options.engine)
+        tiles.append(StoredTiles(store, chosen, mask))
+    return tiles
+
+
+def _stage_scene(
+    scene: Scene, store: TileStore, chosen: Sequence[int], engine: EngineOptions
+) -> None:
+    """Stage the chosen tiles, less those that an earlier, killed run of the same staged."""
+    if store.open_or_create():
+        log.info("%s: using tiles that an earlier run staged", scene.path)
+    missing = set(store.missing())
+    log.info("%s: staging %d tiles", scene.path, len(missing.intersection(chosen)))
+    for _ in stage_tiles(scene, store, [index for index in chosen if index in missing], engine):
+        pass
+
+
+def _check_store(store: TileStore, model: FittedModel, context: int) -> None:
+    if not store.transform.equals(model.transform):
+        raise InputError(
+            f"{store.path}: made with another spectral transform than the model or the first store"
+        )
+    if store.tiles.halo < context:
+        raise InputError(
+            f"{store.path}: its tiles have a halo of {store.tiles.halo} pixels and this training "
+            f"needs {context}; tile again with --halo {context}"
+        )
+
+
+def _mask(grid: PixelGrid, options: TrainOptions) -> Mask | None:
+    return None if options.mask is None else open_mask(options.mask, grid)
+
+
+def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
+    if options.epochs is not None:
+        batch = method.crop_shape.count * method.crop_shape.outputs**2
+        return max(1, math.ceil(options.epochs * pixels / batch))
+    return options.steps or method.default_steps
+
+
+def _run_hash(sources: Sequence[str], model: FittedModel, options: TrainOptions, steps: int) -> str:
+    """What decides a training; a checkpoint of anything else is not gone on with."""
+    digest = hashlib.sha256(model.transform.projection.tobytes())
+    facts = [list(sources), str(options.mask), str(options.init), options.seed, options.budget]
+    facts += [str(options.bounds), model.method.name, model.method.config(), steps, __version__]
+    facts += [model.method.classes, model.method.components]
+    digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()
+
+
+def _provenance(
+    sources: Sequence[str],
+    options: TrainOptions,
+    model: FittedModel,
+    pixels: int,
+    last: Step,
+    counts: Counts,
+) -> dict[str, object]:
+    before = model.provenance.get("scenes", []) if options.init is not None else []
+    earlier = [str(name) for name in before] if isinstance(before, list) else []
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "seed": options.seed,
+        "scenes": [*earlier, *(Path(source).name for source in sources)],
+        "mask": None if options.mask is None else options.mask.name,
+        "init": None if options.init is None else file_digest(options.init),
+        "pixels": pixels,
+        "steps": last.steps,
+        "loss": last.loss if math.isfinite(last.loss) else None,
+        "cluster_pixels": [int(count) for count in counts],
+    }

@@ -1,0 +1,60 @@
+"""Small scenes made by a script, and the real one that the package carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+UTM = CRS.from_epsg(32633).to_wkt()
+TRANSFORM = Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)
+
+
+def fields_cube(
+    rows: int = 60, cols: int = 70, bands: int = 12, classes: int = 4, seed: int = 0
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """A cube `(band, row, col)` of square fields of `classes` spectra with noise, and its truth."""
+    generator = np.random.default_rng(seed)
+    spectra = generator.uniform(500, 3000, (classes, bands))
+    blocks = generator.integers(0, classes, (-(-rows // 15), -(-cols // 15)))
+    truth = np.kron(blocks, np.ones((15, 15), int))[:rows, :cols]
+    cube = spectra[truth].transpose(2, 0, 1) + generator.normal(0, 40, (bands, rows, cols))
+    return cube.round().astype(np.int16), (truth + 1).astype(np.uint8)
+
+
+def write_raster(path: Path, cube: NDArray[np.generic], **profile: object) -> Path:
+    """Write `(band, row, col)` as a GeoTIFF (or another driver) in UTM zone 33."""
+    settings: dict[str, object] = {"driver": "GTiff", "crs": UTM, "transform": TRANSFORM, **profile}
+    with rasterio.open(
+        path,
+        "w",
+        count=len(cube),
+        height=cube.shape[1],
+        width=cube.shape[2],
+        dtype=cube.dtype,
+        **settings,
+    ) as dataset:
+        dataset.write(cube)
+    return path
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> tuple[Path, Path]:
+    """A scene of fields and its truth."""
+    cube, truth = fields_cube()
+    return (
+        write_raster(tmp_path / "scene.tif", cube, nodata=-9999),
+        write_raster(tmp_path / "truth.tif", truth[None], nodata=0),
+    )
+
+
+@pytest.fixture
+def write() -> Callable[..., Path]:
+    """`write_raster`, for tests that make rasters of their own."""
+    return write_raster

@@ -1,0 +1,89 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsiclust.bands import Bands, describe_bands, match_bands, parse_bands
+from hsiclust.errors import ModelError, UsageError
+
+NONE = [{}, {}, {}]
+
+
+def test_envi_lists_come_first_and_become_nanometres() -> None:
+    header = {
+        "wavelength": "{0.46, 0.4650, 2.5}",
+        "fwhm": "{ 0.0058, 0.006, .01}",
+        "wavelength_units": "Micrometers",
+        "bbl": "{1, 0, 1}",
+    }
+    bands = describe_bands(["", "", ""], header, [{"CENTRAL_WAVELENGTH_UM": "9"}] * 3, NONE)
+    assert bands.wavelengths == (460.0, 465.0, 2500.0)
+    assert bands.fwhm == (5.8, 6.0, 10.0)
+    assert bands.units == "Micrometers"
+    assert bands.usable() == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["650.0 Nanometers", "655.5 Nanometers", "660 nm"], (650.0, 655.5, 660.0)),
+        (["band 8 (0.46 Micrometers)", "b 9 (0.5 um)", "b (0.6 µm)"], (460.0, 500.0, 600.0)),
+        (["red", "650 nm", "700 nm"], None),
+        (["band 1", "band 2", "band 3"], None),
+    ],
+)
+def test_wavelengths_in_band_names(
+    names: list[str], expected: tuple[float, ...] | None
+) -> None:
+    assert describe_bands(names, {}, NONE, NONE).wavelengths == expected
+
+
+def test_imagery_and_plain_tags() -> None:
+    imagery = [{"CENTRAL_WAVELENGTH_UM": f"0.{i}", "FWHM_UM": "0.01"} for i in (4, 5, 6)]
+    bands = describe_bands(["a", "b", "c"], {}, imagery, NONE)
+    assert bands.wavelengths == (400.0, 500.0, 600.0)
+    assert bands.fwhm == (10.0, 10.0, 10.0)
+    plain = [{"Wavelength": str(nm), "wavelength_units": "nm"} for nm in (400, 500, 600)]
+    assert describe_bands(["a", "b", "c"], {}, NONE, plain).wavelengths == (400.0, 500.0, 600.0)
+
+
+def test_a_list_of_the_wrong_length_is_not_believed() -> None:
+    bands = describe_bands(["", "", ""], {"wavelength": "{1, 2}", "bbl": "{x, 1, 1}"}, NONE, NONE)
+    assert bands.wavelengths is None
+    assert bands.usable() == (0, 1, 2)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, unique=True))
+def test_parse_bands_counts_from_one(numbers: list[int]) -> None:
+    text = ",".join(map(str, numbers))
+    assert parse_bands(text, 40) == tuple(sorted(number - 1 for number in numbers))
+
+
+def test_parse_bands_ranges() -> None:
+    assert parse_bands("1,3..5", 9) == (0, 2, 3, 4)
+
+
+@pytest.mark.parametrize("text", ["0", "10", "a", "3..2", "1,1", "1..", ""])
+def test_parse_bands_refuses(text: str) -> None:
+    with pytest.raises(UsageError, match="bands"):
+        parse_bands(text, 9)
+
+
+def test_bands_match_by_wavelength_in_any_order() -> None:
+    model = Bands(4, wavelengths=(400.0, 410.0, 420.0, 430.0))
+    scene = Bands(5, wavelengths=(431.0, 421.0, 411.0, 401.0, 391.0))
+    assert match_bands((0, 2, 3), model, scene, "s") == (3, 1, 0)
+
+
+def test_bands_without_wavelengths_match_by_number() -> None:
+    assert match_bands((0, 3), Bands(4), Bands(4, wavelengths=(1.0, 2.0, 3.0, 4.0)), "s") == (0, 3)
+
+
+def test_unlike_bands_are_named() -> None:
+    with pytest.raises(ModelError, match=r"s\.tif.*5 bands.*4"):
+        match_bands((0, 3), Bands(4), Bands(5), "s.tif")
+    model = Bands(3, wavelengths=(400.0, 410.0, 420.0))
+    with pytest.raises(ModelError, match="420 nm"):
+        match_bands((0, 2), model, Bands(2, wavelengths=(400.0, 410.0)), "s.tif")
+    with pytest.raises(ModelError, match="coarse"):
+        uneven = Bands(3, wavelengths=(400.0, 410.0, 411.0))
+        match_bands((1, 2), uneven, Bands(2, wavelengths=(410.5, 500.0)), "s.tif")

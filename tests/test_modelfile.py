@@ -1,0 +1,157 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hsiclust.bands import Bands
+from hsiclust.errors import ModelError
+from hsiclust.modelfile import FittedModel, load_model, save_model
+from hsiclust.models.kmeans import KMeans
+from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.palette import Classes
+from hsiclust.spectra import fit_transform
+
+Edit = Callable[[dict[str, torch.Tensor], dict[str, object]], None]
+
+
+@pytest.fixture
+def model() -> FittedModel:
+    generator = np.random.default_rng(0)
+    block = generator.normal(1000, 50, (6, 20, 30))
+    transform = fit_transform([(block, np.ones((20, 30), bool))], range(1, 7), components=3)
+    torch.manual_seed(0)
+    method = Sscc(3, 4, SsccConfig(width=8, hidden=16))
+    sensor = Bands(8, wavelengths=tuple(400.0 + 10 * i for i in range(8)), units="Nanometers")
+    return FittedModel(method, transform, sensor, -99.0, Classes.numbered(4), {"seed": 3})
+
+
+@pytest.fixture
+def path(model: FittedModel, tmp_path: Path) -> Path:
+    save_model(model, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def edited(path: Path, edit: Edit) -> Path:
+    """Rewrite a model file with other tensors or metadata."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(file.metadata()["hsiclust"])
+    edit(tensors, metadata)
+    save_file(tensors, path, {"hsiclust": json.dumps(metadata)})
+    return path
+
+
+def test_a_model_comes_back_as_it_was(model: FittedModel, path: Path) -> None:
+    again = load_model(path)
+    assert again.transform.equals(model.transform)
+    assert again.transform.mean.dtype == np.float64
+    assert again.sensor.wavelengths == model.sensor.wavelengths
+    assert again.sensor.count == 8
+    assert again.nodata == -99.0
+    assert again.classes == model.classes
+    assert again.provenance == {"seed": 3}
+    values = torch.randn(1, 3, 20, 20)
+    with torch.inference_mode():
+        assert torch.equal(again.method(values), model.method.eval()(values))
+
+
+def test_the_same_model_is_the_same_file(model: FittedModel, path: Path, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+
+
+def test_kmeans_keeps_its_counts(model: FittedModel, tmp_path: Path) -> None:
+    method = KMeans(3, 4, 1.5)
+    method.counts += torch.arange(4)
+    save_model(
+        FittedModel(method, model.transform, model.sensor, None, model.classes), tmp_path / "k"
+    )
+    again = load_model(tmp_path / "k").method
+    assert isinstance(again, KMeans)
+    assert torch.equal(again.counts, method.counts)
+    assert again.smoothing == 1.5
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.safetensors: no such model file"):
+        load_model(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -5])
+def test_cut_files(path: Path, keep: int) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match="model"):
+        load_model(path)
+
+
+def test_another_safetensors_file(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="not a model of hsiclust"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def _drop_tensor(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    del tensors["network.head.2.weight"]
+
+
+def _reshape_tensor(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["transform.matrix"] = torch.zeros(3, 7, dtype=torch.float64)
+
+
+def _grow_network(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    metadata["config"] = {"width": 4000, "hidden": 4000}
+
+
+def _absurd_network(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    metadata["config"] = {"width": 10**12}
+
+
+def _unknown_method(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    metadata["method"] = "os.system"
+
+
+def _band_outside(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    transform = metadata["transform"]
+    assert isinstance(transform, dict)
+    transform["bands"][0] = 99
+
+
+def _missing_key(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    del metadata["sensor"]
+
+
+def _extra_class(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    metadata["classes"] = {"names": ["a"] * 5, "colours": [[0, 0, 0]] * 5}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _drop_tensor,
+        _reshape_tensor,
+        _grow_network,
+        _absurd_network,
+        _unknown_method,
+        _band_outside,
+        _missing_key,
+        _extra_class,
+    ],
+)
+def test_damaged_models_are_refused_by_name(path: Path, edit: Edit) -> None:
+    with pytest.raises(ModelError, match=r"model\.safetensors: ") as caught:
+        load_model(edited(path, edit))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_later_schema_asks_for_a_newer_version(path: Path) -> None:
+    def later(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+        metadata["schema_version"] = 2
+
+    with pytest.raises(ModelError, match="later version"):
+        load_model(edited(path, later))

@@ -1,0 +1,299 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from conftest import fields_cube, write_raster
+from numpy.typing import NDArray
+from rio_cogeo.cogeo import cog_validate
+
+from hsiclust.api import predict
+from hsiclust.demo import demo_scene
+from hsiclust.engine import EngineOptions
+from hsiclust.errors import HsiclustError, ModelError, OutputExistsError, UsageError
+from hsiclust.predict import PredictOptions, label_tile, plan_prediction
+from hsiclust.recipe import TrainOptions
+from hsiclust.sample import TransformOptions
+from hsiclust.scene import open_raster
+from hsiclust.tile import TileOptions, tile
+from hsiclust.train import train
+
+HERE = PredictOptions(device="cpu", engine=EngineOptions(threads=2))
+
+
+@pytest.fixture(scope="module", params=["kmeans", "sscc"])
+def real_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the demonstration scene; a few steps do for what is tested here."""
+    path = tmp_path_factory.mktemp("model") / f"{request.param}.safetensors"
+    train([str(demo_scene())], path, TrainOptions(method=request.param, steps=12))
+    return path
+
+
+@pytest.fixture
+def model(fields: tuple[Path, Path], tmp_path: Path) -> Path:
+    options = TrainOptions(method="kmeans", classes=4, smoothing=1.0, steps=10)
+    train([str(fields[0])], tmp_path / "model.safetensors", options)
+    return tmp_path / "model.safetensors"
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    with open_raster(str(path)) as dataset:  # no warning where there is no georeference
+        labels: NDArray[np.uint8] = dataset.read(1)
+    return labels
+
+
+def test_the_map_of_fields_is_the_truth(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    result = predict(str(fields[0]), model, tmp_path / "map.tif", HERE)
+    labels, truth = read(result.map), read(fields[1])
+    assert result.labelled == 60 * 70
+    for number in range(1, 5):
+        values, counts = np.unique(labels[truth == number], return_counts=True)
+        # a Gaussian blurs the fields' borders, nothing else
+        assert counts.max() > 0.85 * counts.sum()
+        assert values.min() >= 1
+
+
+def test_the_map_lies_on_the_scenes_grid(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "map.tif"
+    predict(str(fields[0]), model, output, HERE)
+    assert cog_validate(output, strict=True)[0]
+    with rasterio.open(fields[0]) as scene, rasterio.open(output) as label_map:
+        assert label_map.transform == scene.transform
+        assert label_map.crs == scene.crs
+        assert label_map.shape == scene.shape
+        assert label_map.nodata == 0
+        assert label_map.dtypes == ("uint8",)
+        assert label_map.colormap(1)[1][3] == 255
+        assert label_map.tags()["HSICLUST_METHOD"] == "kmeans"
+        assert label_map.tags()["HSICLUST_SCENE"] == "scene.tif"
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "map.tif",
+        "map.tif.aux.xml",
+        "model.safetensors",
+        "scene.tif",
+        "truth.tif",
+    ]
+
+
+def test_a_rotated_grid_is_kept_to_the_last_bit(model: Path, tmp_path: Path) -> None:
+    transform = Affine.translation(383472.37, 5818302.35) @ Affine.rotation(21.7) @ Affine.scale(
+        3.1, -3.1
+    )
+    scene = write_raster(tmp_path / "r.tif", fields_cube()[0], transform=transform)
+    predict(str(scene), model, tmp_path / "map.tif", HERE)
+    with rasterio.open(tmp_path / "map.tif") as label_map:
+        assert label_map.transform == transform
+
+
+def test_labels_do_not_depend_on_tiles_or_workers(real_model: Path, tmp_path: Path) -> None:
+    def labels(name: str, side: int, engine: EngineOptions) -> Path:
+        output = tmp_path / f"{name}.tif"
+        predict(str(demo_scene()), real_model, output, replace(HERE, tile=side, engine=engine))
+        return output
+
+    whole = read(labels("whole", 512, EngineOptions(threads=1)))
+    assert len(np.unique(whole)) > 3
+    for side in (32, 64, 100):
+        one = labels(f"{side}-1", side, EngineOptions(threads=1))
+        four = labels(f"{side}-4", side, EngineOptions(threads=4))
+        assert one.read_bytes() == four.read_bytes()
+        assert (read(one) == whole).mean() >= 0.9999
+    processes = labels("64-p", 64, EngineOptions(workers=2, threads=2))
+    assert processes.read_bytes() == (tmp_path / "64-1.tif").read_bytes()
+
+
+def test_invalid_pixels_get_no_class(model: Path, tmp_path: Path) -> None:
+    cube, _ = fields_cube()
+    cube[2, 7:9, 30:40] = -9999
+    cube[:, 50:, 60:] = -9999
+    scene = write_raster(tmp_path / "holes.tif", cube, nodata=-9999)
+    options = replace(HERE, confidence=True, tile=32)
+    result = predict(str(scene), model, tmp_path / "map.tif", options)
+    expected = np.zeros((60, 70), bool)
+    expected[7:9, 30:40] = expected[50:, 60:] = True
+    assert np.array_equal(read(result.map) == 0, expected)
+    assert result.confidence == tmp_path / "map_confidence.tif"
+    confidence = read(result.confidence)
+    assert np.array_equal(confidence == 255, expected)
+    assert confidence[~expected].max() <= 100
+    assert result.labelled == 60 * 70 - expected.sum()
+    with rasterio.open(result.confidence) as dataset:
+        assert dataset.nodata == 255
+
+
+def test_a_scene_smaller_than_the_halo(model: Path, tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "tiny.tif", fields_cube(2, 1)[0])
+    predict(str(scene), model, tmp_path / "map.tif", HERE)
+    assert read(tmp_path / "map.tif").shape == (2, 1)
+    assert read(tmp_path / "map.tif").min() >= 1
+
+
+def test_bounds_give_the_same_labels_as_the_whole(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    predict(str(fields[0]), model, tmp_path / "whole.tif", HERE)
+    bounds = (400000.0 + 20 * 30, 5800000.0 - 50 * 30, 400000.0 + 65 * 30, 5800000.0 - 10 * 30)
+    part = tmp_path / "part.tif"
+    predict(str(fields[0]), model, part, replace(HERE, bounds=bounds))
+    assert np.array_equal(read(part), read(tmp_path / "whole.tif")[10:50, 20:65])
+    with rasterio.open(part) as dataset:
+        assert dataset.bounds == bounds
+
+
+def test_a_store_gives_the_scenes_labels(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    store = tile(str(fields[0]), tmp_path / "store.zarr", TileOptions(tile=32, model=model))
+    predict(str(store.path), model, tmp_path / "store.tif", HERE)
+    predict(str(fields[0]), model, tmp_path / "scene-map.tif", HERE)
+    from_store, from_scene = read(tmp_path / "store.tif"), read(tmp_path / "scene-map.tif")
+    assert (from_store == from_scene).mean() > 0.995  # float16 against float32
+    with rasterio.open(tmp_path / "store.tif") as dataset:
+        assert dataset.transform == Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)
+
+
+def test_stores_that_do_not_fit(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    fewer = TransformOptions(components=5)
+    own = tile(str(fields[0]), tmp_path / "own.zarr", TileOptions(halo=8, transform=fewer))
+    with pytest.raises(ModelError, match="another spectral transform"):
+        predict(str(own.path), model, tmp_path / "m.tif", HERE)
+    thin = tile(str(fields[0]), tmp_path / "thin.zarr", TileOptions(halo=1, model=model))
+    with pytest.raises(ModelError, match="--halo 3"):
+        predict(str(thin.path), model, tmp_path / "m.tif", HERE)
+
+
+def test_other_formats(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    predict(str(fields[0]), model, tmp_path / "cog.tif", HERE)
+    predict(str(fields[0]), model, tmp_path / "plain.tif", replace(HERE, driver="GTiff"))
+    predict(str(fields[0]), model, tmp_path / "envi.img", HERE)
+    expected = read(tmp_path / "cog.tif")
+    assert np.array_equal(read(tmp_path / "plain.tif"), expected)
+    assert np.array_equal(read(tmp_path / "envi.img"), expected)
+    assert "ENVI Classification" in (tmp_path / "envi.hdr").read_text()
+
+
+def test_outputs_are_not_overwritten_unasked(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    predict(str(fields[0]), model, tmp_path / "map.tif", HERE)
+    with pytest.raises(OutputExistsError, match=r"map\.tif.*--overwrite"):
+        predict(str(fields[0]), model, tmp_path / "map.tif", HERE)
+    predict(str(fields[0]), model, tmp_path / "map.tif", replace(HERE, overwrite=True))
+
+
+def test_an_interrupted_run_goes_on(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(HERE, tile=16, confidence=True, engine=EngineOptions(threads=1))
+    whole, output = tmp_path / "whole.tif", tmp_path / "map.tif"
+    predict(str(fields[0]), model, whole, options)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict(str(fields[0]), model, output, options, kill)
+    assert not output.exists()
+    # without a tile size of its own, the run keeps that of the unfinished one
+    resumed = predict(str(fields[0]), model, output, replace(options, tile=None))
+    assert 5 <= resumed.resumed < 20
+    assert resumed.tiles == 20
+    assert output.read_bytes() == whole.read_bytes()
+    assert resumed.confidence is not None
+    assert resumed.confidence.read_bytes() == (tmp_path / "whole_confidence.tif").read_bytes()
+
+
+def test_an_unfinished_run_of_another_model_is_not_gone_on_with(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        raise Killed
+
+    output = tmp_path / "map.tif"
+    options = replace(HERE, tile=16)
+    with pytest.raises(Killed):
+        predict(str(fields[0]), model, output, options, kill)
+    other = tmp_path / "other.safetensors"
+    train([str(fields[0])], other, TrainOptions(method="kmeans", classes=3, steps=5))
+    with pytest.raises(OutputExistsError, match="unfinished run"):
+        predict(str(fields[0]), other, output, options)
+    result = predict(str(fields[0]), other, output, replace(options, overwrite=True))
+    assert result.resumed == 0
+    assert read(output).max() <= 3
+
+
+def test_a_tile_that_fails_is_named(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "map.tif"
+    options = replace(HERE, tile=32)
+    plan = plan_prediction(str(fields[0]), model, output, options)
+    fields[0].write_bytes(fields[0].read_bytes()[:5000])
+    with pytest.raises(HsiclustError, match="tile 0"):
+        for index in range(len(plan.job.tiles)):
+            try:
+                label_tile(plan.job, index)
+            except HsiclustError as error:
+                raise HsiclustError(f"tile {index}: {error}") from error
+    assert not output.exists()
+
+
+def test_plans_that_cannot_be(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    other = write_raster(tmp_path / "other.tif", fields_cube(bands=7)[0])
+    with pytest.raises(ModelError, match="7 bands"):
+        plan_prediction(str(other), model, tmp_path / "m.tif", HERE)
+    with pytest.raises(UsageError, match="maps are"):
+        plan_prediction(str(fields[0]), model, tmp_path / "m.png", HERE)
+    with pytest.raises(UsageError, match="bounds"):
+        plan_prediction(
+            str(fields[0]), model, tmp_path / "m.tif", replace(HERE, bounds=(0, 0, 1, 1))
+        )
+
+
+def test_the_plan_counts_what_will_be_read(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    plan = plan_prediction(str(fields[0]), model, tmp_path / "m.tif", replace(HERE, tile=30))
+    facts = plan.facts()
+    assert facts["tiles"] == 6
+    assert facts["halo"] == 3
+    rows, cols = 60 + 2 * 3, 70 + 4 * 3
+    assert facts["bytes_read"] == rows * cols * 12 * 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_killed_and_started_again_gives_the_same_bytes(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    """The real command, SIGKILL at any moment; `benchmarks/kill_and_resume.py` does it more."""
+    command = [sys.executable, "-m", "hsiclust", "predict", str(fields[0]), "-m", str(model), "-q"]
+    command += ["--tile-size", "16"]
+    subprocess.run([*command, "-o", str(tmp_path / "whole.tif")], check=True, timeout=100)
+    output = tmp_path / "map.tif"
+    process = subprocess.Popen([*command, "-o", str(output)])
+    store = tmp_path / ".map.tif.labels.zarr" / "labels" / "c"
+    limit = time.monotonic() + 60
+    while not store.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    if process.returncode == -signal.SIGKILL:
+        assert not output.exists() or output.read_bytes()
+    subprocess.run([*command, "-o", str(output), "--overwrite"], check=True, timeout=100)
+    assert output.read_bytes() == (tmp_path / "whole.tif").read_bytes()

@@ -1,0 +1,219 @@
+import gzip
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from conftest import UTM, fields_cube, write_raster
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hsiclust.demo import demo_scene
+from hsiclust.envi import RawCube
+from hsiclust.errors import InputError
+from hsiclust.grid import Window
+from hsiclust.scene import Scene, open_raster
+
+ENVI_TYPES = {"uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12}
+AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
+
+
+def write_envi(
+    path: Path,
+    cube: NDArray[np.generic],
+    interleave: str = "bsq",
+    *,
+    byte_order: int = 0,
+    offset: int = 0,
+    extra: str = "",
+    compress: bool = False,
+) -> Path:
+    """Write `(band, row, col)` as raw ENVI by hand, independently of the reader."""
+    dtype = cube.dtype.newbyteorder(">" if byte_order else "<")
+    data = b"\xab" * offset + cube.transpose(AXES[interleave]).astype(dtype).tobytes()
+    path.write_bytes(gzip.compress(data) if compress else data)
+    path.with_suffix(".hdr").write_text(
+        f"ENVI\nsamples = {cube.shape[2]}\nlines = {cube.shape[1]}\nbands = {cube.shape[0]}\n"
+        f"header offset = {offset}\nfile type = ENVI Standard\n"
+        f"data type = {ENVI_TYPES[cube.dtype.name]}\ninterleave = {interleave}\n"
+        f"byte order = {byte_order}\n" + (f"file compression = {int(compress)}\n") + extra
+    )
+    return path
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+@pytest.mark.parametrize("byte_order", [0, 1])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "uint16"])
+def test_raw_envi_reads_what_gdal_reads(
+    tmp_path: Path, interleave: str, byte_order: int, dtype: str
+) -> None:
+    cube = fields_cube(13, 17, 5)[0].astype(dtype)
+    path = write_envi(tmp_path / "a.img", cube, interleave, byte_order=byte_order, offset=37)
+    scene = Scene.open(path)
+    assert isinstance(scene.reader, RawCube)
+    assert scene.layout == f"raw ENVI {interleave.upper()}"
+    block = scene.read()
+    assert block.dtype == np.dtype(dtype)
+    assert block.dtype.isnative
+    with open_raster(str(path)) as dataset:
+        assert np.array_equal(block, dataset.read())
+    assert np.array_equal(block, cube)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(data=st.data(), interleave=st.sampled_from(["bsq", "bil", "bip"]))
+def test_windows_and_bands_of_a_raw_cube(
+    tmp_path: Path, data: st.DataObject, interleave: str
+) -> None:
+    cube = fields_cube(9, 11, 6)[0]
+    scene = Scene.open(write_envi(tmp_path / f"{interleave}.img", cube, interleave))
+    row, col = data.draw(st.integers(0, 8)), data.draw(st.integers(0, 10))
+    window = Window(
+        row, col, data.draw(st.integers(1, 9 - row)), data.draw(st.integers(1, 11 - col))
+    )
+    bands = data.draw(st.lists(st.integers(0, 5), min_size=1, unique=True))
+    expected = cube[bands][(..., *window.slices)]
+    assert np.array_equal(scene.read(window, bands), expected)
+
+
+def test_compressed_envi_goes_through_gdal(tmp_path: Path) -> None:
+    cube = fields_cube(20, 30, 4)[0]
+    scene = Scene.open(write_envi(tmp_path / "a.bsq", cube, compress=True))
+    assert not isinstance(scene.reader, RawCube)
+    assert "gzip" in scene.layout
+    assert np.array_equal(scene.read(Window(3, 4, 10, 11), (2, 0)), cube[[2, 0], 3:13, 4:15])
+
+
+@pytest.mark.parametrize("name", ["a.img", "a.bsq", "a"])
+def test_the_header_stands_for_its_data_file(tmp_path: Path, name: str) -> None:
+    cube = fields_cube(5, 6, 3)[0]
+    path = write_envi(tmp_path / name, cube)
+    scene = Scene.open(path.with_suffix(".hdr"))
+    assert scene.path == str(path)
+    assert np.array_equal(scene.read(), cube)
+
+
+def test_header_appended_to_the_data_files_name(tmp_path: Path) -> None:
+    cube = fields_cube(5, 6, 3)[0]
+    path = write_envi(tmp_path / "a.bsq", cube)
+    header = path.with_suffix(".hdr").rename(tmp_path / "a.bsq.hdr")
+    assert np.array_equal(Scene.open(header).read(), cube)
+    assert np.array_equal(Scene.open(path).read(), cube)
+
+
+def test_header_without_data_file(tmp_path: Path) -> None:
+    path = write_envi(tmp_path / "a.img", fields_cube(5, 6, 3)[0])
+    path.unlink()
+    with pytest.raises(InputError, match="no data file beside"):
+        Scene.open(path.with_suffix(".hdr"))
+
+
+def test_a_cut_file_is_named_with_its_numbers(tmp_path: Path) -> None:
+    path = write_envi(tmp_path / "a.img", fields_cube(5, 6, 3)[0])
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"a\.img: the file holds 179 bytes.*180"):
+        Scene.open(path)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(30.0, -0.0, 383472.37, -0.0, -30.0, 5818302.35),
+        Affine.translation(4e5, 5e6) @ Affine.rotation(17.3) @ Affine.scale(2.5, -2.5),
+        Affine(1.0, 0.0, 3.0, 0.0, 1.0, 4.0),
+    ],
+)
+def test_the_grid_is_the_files_own(tmp_path: Path, transform: Affine) -> None:
+    path = write_raster(tmp_path / "a.tif", fields_cube(7, 9, 3)[0], transform=transform)
+    grid = Scene.open(path).grid
+    assert (grid.rows, grid.cols) == (7, 9)
+    assert grid.transform == transform
+    assert grid.crs == UTM
+
+
+def test_a_scene_without_georeference_opens_without_a_warning(tmp_path: Path) -> None:
+    scene = Scene.open(write_envi(tmp_path / "a.img", fields_cube(7, 9, 3)[0]))
+    assert not scene.grid.georeferenced
+    assert scene.grid.transform == Affine.identity()
+
+
+def test_envi_header_fields(tmp_path: Path) -> None:
+    extra = (
+        "wavelength units = Nanometers\nwavelength = {400, 500.5, 600}\nfwhm = {9, 9, 9}\n"
+        "bbl = {1, 0, 1}\ndata ignore value = -99\n"
+    )
+    path = write_envi(tmp_path / "a.img", fields_cube(7, 9, 3)[0], extra=extra)
+    scene = Scene.open(path)
+    assert scene.nodata == -99
+    assert scene.bands.wavelengths == (400.0, 500.5, 600.0)
+    assert scene.bands.usable() == (0, 2)
+    assert Scene.open(path, nodata=7).nodata == 7
+
+
+def test_the_demonstration_scene() -> None:
+    scene = Scene.open(demo_scene())
+    assert (scene.bands.count, scene.grid.rows, scene.grid.cols) == (200, 145, 145)
+    assert scene.bands.wavelengths is not None
+    assert scene.bands.wavelengths[0] == pytest.approx(400.02)
+    assert scene.bands.fwhm is not None
+    assert scene.nbytes == 145 * 145 * 200 * 2
+
+
+def test_valid_pixels() -> None:
+    scene = Scene.open(demo_scene(), nodata=-9999)
+    block = np.ones((2, 2, 3), np.float32)
+    block[0, 0, 0], block[1, 0, 1], block[1, 1, 2] = -9999, np.nan, np.inf
+    assert np.array_equal(scene.valid(block), [[False, False, True], [True, True, False]])
+    # -9999 is no value of an unsigned type, so there no pixel can be without data
+    assert scene.valid(np.ones((2, 2, 3), np.uint16)).all()
+
+
+def test_large_float_nodata_is_found(tmp_path: Path) -> None:
+    cube = np.ones((2, 3, 4), np.float32)
+    cube[0, 1, 1] = np.finfo(np.float32).min
+    path = write_raster(tmp_path / "a.tif", cube, nodata=float(np.finfo(np.float32).min))
+    scene = Scene.open(path)
+    assert scene.valid(scene.read()).sum() == 11
+
+
+def test_one_scene_for_threads_and_processes(fields: tuple[Path, Path]) -> None:
+    scene = Scene.open(fields[0])
+    copy = pickle.loads(pickle.dumps(scene))  # noqa: S301 - our own bytes
+    assert copy == scene
+    expected = scene.read()
+    windows = [Window(row, 0, 1, 70) for row in range(60)] * 4
+    with ThreadPoolExecutor(8) as threads:
+        rows = list(threads.map(scene.read, windows))
+    for window, row in zip(windows, rows, strict=True):
+        assert np.array_equal(row, expected[:, window.row : window.row + 1])
+
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), (b"nonsense", "cannot be opened")]
+)
+def test_files_that_are_no_scene(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "a.tif"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        Scene.open(path)
+
+
+def test_complex_values_are_refused(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "a.tif", np.ones((2, 3, 4), np.complex64))
+    with pytest.raises(InputError, match="complex64"):
+        Scene.open(path)
+
+
+def test_a_damaged_block_is_named(tmp_path: Path) -> None:
+    cube = fields_cube(64, 64, 3)[0]
+    path = write_raster(tmp_path / "a.tif", cube, compress="deflate", interleave="band")
+    data = bytearray(path.read_bytes())
+    data[600:4000] = b"\x00" * 3400
+    path.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"a\.tif: rows 0 to 63.*cannot be read"):
+        Scene.open(path).read()

@@ -1,0 +1,147 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from conftest import fields_cube, write_raster
+
+from hsiclust.components import Components, SceneComponents
+from hsiclust.engine import EngineOptions
+from hsiclust.errors import InputError, OutputExistsError
+from hsiclust.grid import TileGrid
+from hsiclust.scene import Scene
+from hsiclust.tile import TileOptions, tile
+from hsiclust.tiles import TileStore, is_tile_store
+
+OPTIONS = TileOptions(tile=32, halo=5, engine=EngineOptions(threads=2))
+
+
+@pytest.fixture
+def store(fields: tuple[Path, Path], tmp_path: Path) -> TileStore:
+    return tile(str(fields[0]), tmp_path / "store.zarr", OPTIONS)
+
+
+def source_of(store: TileStore, scene: Path) -> SceneComponents:
+    return SceneComponents.of(
+        Scene.open(scene), store.transform, store.sensor, torch.device("cpu")
+    )
+
+
+def test_tiles_hold_the_transformed_scene(fields: tuple[Path, Path], store: TileStore) -> None:
+    source = source_of(store, fields[0])
+    assert store.missing() == []
+    assert len(store.tiles) == 6
+    for here in store.tiles:
+        stored, fresh = store.read(here), source.read(here)
+        assert stored.values.shape == fresh.values.shape
+        assert torch.equal(stored.values, fresh.values.half().float())
+        assert torch.equal(stored.valid, fresh.valid)
+
+
+def test_one_chunk_a_tile(store: TileStore) -> None:
+    array = zarr.open_array(store.path / "components", mode="r")
+    assert array.dtype == np.float16
+    assert array.chunks == (1, *array.shape[1:])
+    assert array.shape[2:] == (30 + 10, 24 + 10)  # 60 x 70 in even tiles of at most 32
+
+
+def test_a_store_opens_as_it_was_made(store: TileStore) -> None:
+    assert is_tile_store(store.path)
+    again = TileStore.open(store.path)
+    assert again.grid == store.grid
+    assert again.tiles == store.tiles
+    assert again.sensor == store.sensor
+    assert again.transform.equals(store.transform)
+    assert again.identity == store.identity
+
+
+def test_invalid_pixels_are_marked_and_zero(tmp_path: Path) -> None:
+    cube, _ = fields_cube()
+    cube[3, 10:14, 20:30] = -9999
+    scene = write_raster(tmp_path / "holes.tif", cube, nodata=-9999)
+    store = tile(str(scene), tmp_path / "store.zarr", OPTIONS)
+    seen = np.ones((60, 70), bool)
+    for here in store.tiles:
+        components = store.read(here)
+        assert bool((components.values[:, ~components.valid] == 0).all())
+        seen[here.core.slices] = components.valid[5:-5, 5:-5].numpy()
+    expected = np.ones((60, 70), bool)
+    expected[10:14, 20:30] = False
+    assert np.array_equal(seen, expected)
+
+
+def test_an_interrupted_tiling_goes_on(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    path = tmp_path / "store.zarr"
+    small = replace(OPTIONS, tile=12)  # 30 tiles
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tile(str(fields[0]), path, small, kill)
+    left = len(TileStore.open(path).missing())
+    assert 15 < left <= 27
+    seen: list[int] = []
+    store = tile(str(fields[0]), path, small, lambda done, total: seen.append(done))
+    assert store.missing() == []
+    assert len(seen) == left
+    whole = tile(str(fields[0]), tmp_path / "whole.zarr", small)
+    for here in store.tiles:
+        assert torch.equal(store.read(here).values, whole.read(here).values)
+
+
+def test_a_finished_store_is_not_overwritten_unasked(
+    fields: tuple[Path, Path], store: TileStore
+) -> None:
+    with pytest.raises(OutputExistsError, match="overwrite"):
+        tile(str(fields[0]), store.path, OPTIONS)
+    (store.path.parent / "other").write_text("a user's file")
+    with pytest.raises(OutputExistsError):
+        tile(str(fields[0]), store.path.parent / "other", OPTIONS)
+
+
+def test_an_unwritten_tile_is_an_error(store: TileStore) -> None:
+    zarr.open_array(store.path / "done", mode="r+")[2] = 0
+    assert store.missing() == [2]
+    with pytest.raises(InputError, match="tile 2"):
+        store.read(store.tiles[2])
+
+
+@pytest.mark.parametrize("damage", ["nothing", "foreign", "version", "transform"])
+def test_damaged_stores_are_refused(store: TileStore, damage: str, tmp_path: Path) -> None:
+    path = store.path
+    if damage == "nothing":
+        path = tmp_path / "none.zarr"
+    if damage == "foreign":
+        path = tmp_path / "foreign.zarr"
+        zarr.create_group(path)
+    if damage == "version":
+        zarr.open_group(path, mode="r+").attrs["version"] = 99
+    if damage == "transform":
+        del zarr.open_group(path, mode="r+")["transform/matrix"]
+    with pytest.raises(InputError, match=path.name):
+        TileStore.open(path)
+
+
+def test_far_values_do_not_become_infinite(store: TileStore) -> None:
+    here = store.tiles[0]
+    shape = (store.transform.components, 40, 34)
+    store.write(here, Components(torch.full(shape, 1e9), torch.ones(40, 34, dtype=torch.bool)))
+    assert bool(torch.isfinite(store.read(here).values).all())
+
+
+def test_a_part_of_a_scene(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    bounds = (400000.0 + 10 * 30, 5800000.0 - 40 * 30, 400000.0 + 50 * 30, 5800000.0 - 20 * 30)
+    options = TileOptions(tile=64, halo=5, bounds=bounds, engine=EngineOptions(threads=1))
+    store = tile(str(fields[0]), tmp_path / "part.zarr", options)
+    assert isinstance(store.tiles, TileGrid)
+    assert (store.tiles.area.row, store.tiles.area.col) == (20, 10)
+    assert (store.tiles.area.rows, store.tiles.area.cols) == (20, 40)
+    # the halo comes from the scene beyond the bounds, not from reflection
+    assert not store.tiles[0].pad
