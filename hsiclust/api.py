@@ -9,11 +9,12 @@ from hsiclust.demo import Demo, demo
 from hsiclust.engine import EngineOptions
 from hsiclust.evaluate import Evaluation, evaluate
 from hsiclust.info import info
-from hsiclust.predict import PredictOptions, Prediction, plan_prediction
+from hsiclust.predict import Prediction, PredictOptions, plan_prediction
 from hsiclust.predict import predict as run_prediction
 from hsiclust.recipe import TrainOptions
-from hsiclust.report import report
+from hsiclust.report import ReportOptions, report
 from hsiclust.sample import TransformOptions
+from hsiclust.staging import TileShape
 from hsiclust.tile import TileOptions, tile
 from hsiclust.train import Step, Training, train
 
@@ -23,8 +24,10 @@ __all__ = [
     "Evaluation",
     "PredictOptions",
     "Prediction",
+    "ReportOptions",
     "Step",
     "TileOptions",
+    "TileShape",
     "TrainOptions",
     "Training",
     "TransformOptions",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hsiclust.errors import InputError, ModelError, UsageError
+from hsiclust.errors import ModelError, UsageError
 
 _NANOMETRES = {
     "nm": 1.0,
@@ -78,11 +78,13 @@ def describe_bands(
         or _imagery_wavelengths(imagery)
         or _tagged_wavelengths(tags)
         or _named_wavelengths(names)
-        or (None, None, None)
     )
     flags = _numbers(header.get("bbl"), count)
     good = None if flags is None else tuple(flag > 0 for flag in flags)
-    return Bands(count, tuple(names), *found, good)
+    if found is None:
+        return Bands(count, tuple(names), good=good)
+    wavelengths, fwhm, units = found
+    return Bands(count, tuple(names), wavelengths, fwhm, units, good)
 
 
 _Spectral = tuple[tuple[float, ...], tuple[float, ...] | None, str]

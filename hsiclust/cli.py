@@ -6,7 +6,6 @@ before a verb needs it.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from enum import StrEnum
@@ -18,6 +17,7 @@ import typer
 
 from hsiclust import __version__, console
 from hsiclust.errors import HsiclustError, StoppedError, UsageError
+from hsiclust.process import prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.engine import EngineOptions
@@ -288,7 +288,7 @@ def tile(
 ) -> None:
     """Cut a scene into overlapping tiles of its spectral components."""
     console.log_to_stderr(quiet, verbose)
-    from hsiclust.api import TileOptions, TransformOptions, info
+    from hsiclust.api import TileOptions, TileShape, TransformOptions, info
     from hsiclust.api import tile as run
 
     fitted = TransformOptions(
@@ -297,8 +297,7 @@ def tile(
     if model is not None and (transform or components or bidx):
         raise UsageError("--model brings its transform: no --transform, --components or --bidx")
     options = TileOptions(
-        tile=tile_size,
-        halo=halo,
+        shape=TileShape(tile_size, halo),
         transform=fitted,
         model=model,
         bounds=_bounds(bounds),
@@ -360,10 +359,12 @@ def report(
 ) -> None:
     """Draw a map beside its scene and truth as one picture (PNG)."""
     console.log_to_stderr(quiet=False, verbose=False)
+    from hsiclust.api import ReportOptions
     from hsiclust.api import report as run
 
     target = output or label_map.with_suffix(".png")
-    run(label_map, target, scene=scene, truth=truth, field=field, layer=layer, overwrite=overwrite)
+    options = ReportOptions(scene, truth, field=field, layer=layer, overwrite=overwrite)
+    run(label_map, target, options)
     console.print_result(as_json, target, {"picture": str(target)})
 
 
@@ -388,8 +389,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
-    # Threads of OpenMP must sleep while they wait: spinning ones stall a machine that is shared.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_process()
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()

@@ -6,6 +6,7 @@ This one function of a tile feeds training and labelling, so the two cannot diff
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -35,6 +36,11 @@ class ComponentSource(Protocol):
     @property
     def grid(self) -> PixelGrid:
         """The pixel grid of the scene."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What decides the pixels; the same for the same file."""
         ...
 
     def read(self, tile: Tile) -> Components:
@@ -74,6 +80,15 @@ class SceneComponents:
     def grid(self) -> PixelGrid:
         """The pixel grid of the scene."""
         return self.scene.grid
+
+    @property
+    def identity(self) -> str:
+        """Path, size and time of the file, and how it is understood."""
+        file = Path(self.scene.path)
+        status = file.stat() if file.is_file() else None
+        size, changed = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+        scene = self.scene
+        return f"{scene.path} {size} {changed} {scene.grid} {scene.dtype} {scene.nodata}"
 
     def read(self, tile: Tile) -> Components:
         """Read a tile's core and halo and transform them.

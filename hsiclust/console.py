@@ -22,9 +22,10 @@ _LONG_LIST = 12
 
 def log_to_stderr(quiet: bool, verbose: bool) -> None:
     """Show what the library logs: warnings, its own notices, or everything."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING, force=True)
-    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.getLogger("hsiclust").setLevel(level)
+    logger = logging.getLogger("hsiclust")
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    # The libraries below speak up only when asked: what matters of theirs becomes an error here.
     for library in ("distributed", "rasterio", "pyogrio"):
         logging.getLogger(library).setLevel(logging.WARNING if verbose else logging.CRITICAL)
 

@@ -13,7 +13,7 @@ from hsiclust.errors import OutputExistsError
 from hsiclust.evaluate import Evaluation, evaluate
 from hsiclust.predict import PredictOptions, plan_prediction, predict
 from hsiclust.recipe import TrainOptions
-from hsiclust.report import report
+from hsiclust.report import ReportOptions, report
 from hsiclust.train import Step, train
 
 _CLASSES = 16
@@ -116,5 +116,7 @@ def _map(folder: Path, method: str, seed: int, watch: Callable[[Step], None]) ->
     predict(plan_prediction(str(demo_scene()), model, output, labelling), labelling)
     seconds = perf_counter() - start
     picture = folder / f"{method}.png"
-    report(output, picture, scene=demo_scene(), truth=demo_truth(), overwrite=True)
+    title = f"Indian Pines, {method}, all pixels, {_CLASSES} clusters"
+    shown = ReportOptions(demo_scene(), demo_truth(), title=title, overwrite=True)
+    report(output, picture, shown)
     return Mapped(model, output, picture, evaluate(output, demo_truth()), seconds)

@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise DeviceError(f"device {name} is not there ({count} CUDA devices); try --device cpu")
+            raise DeviceError(f"device {name}: there are {count} CUDA devices; try --device cpu")
     return device
 
 

@@ -21,6 +21,8 @@ _Job = TypeVar("_Job")
 _RETRIES = 2
 # Tasks given to each thread: one to work on and one that waits, so that no thread is idle.
 _AHEAD = 2
+# Seconds that a standing scheduler has to answer.
+_ANSWER_WITHIN = 15.0
 _LOOPBACK = "127.0.0.1:0"
 
 
@@ -130,8 +132,13 @@ def _alone(task: Callable[[_Job, int], int], job: _Job, index: int) -> int:
 
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
-    with threadpool_limits(limits=1, user_api="blas"):
-        return task(job, index)
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            return task(job, index)
+    except HsiclustError as error:
+        failure = type(error)(str(error))
+    # Raised out here it has no context: GDAL's own exceptions do not survive the way back.
+    raise failure
 
 
 def _index_of(key: Any) -> int:
@@ -166,7 +173,7 @@ def _client(options: EngineOptions) -> Iterator[Any]:
     with dask.config.set(quiet):
         if options.scheduler is not None:
             try:
-                client = Client(options.scheduler, set_as_default=False, timeout="20s")
+                client = Client(options.scheduler, set_as_default=False, timeout=_ANSWER_WITHIN)
             except (OSError, ValueError) as error:
                 raise UsageError(f"{options.scheduler}: no Dask scheduler answers there") from error
             with client:

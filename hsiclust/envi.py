@@ -93,7 +93,8 @@ class RawCube:
         native = np.array(block, dtype=disk.dtype.newbyteorder("="), order="K")
         if list(bands) == list(range(first, last + 1)):
             return native
-        return native[np.asarray(bands) - first]
+        chosen: NDArray[np.generic] = native[np.asarray(bands) - first]
+        return chosen
 
 
 def raw_cube(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) -> RawCube | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,7 +18,6 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from hsiclust.errors import UsageError
-
 
 
 class _Indexable(Protocol):
@@ -289,7 +289,8 @@ def pad_reflect(block: _Block, tile: Tile, scene: Window) -> _Block:
     top, left = tile.read.row - scene.row, tile.read.col - scene.col
     rows = reflect_indices(top - tile.pad.top, top + tile.read.rows + tile.pad.bottom, scene.rows)
     cols = reflect_indices(left - tile.pad.left, left + tile.read.cols + tile.pad.right, scene.cols)
-    return block[..., (rows - top)[:, None], cols - left]
+    padded: _Block = block[..., (rows - top)[:, None], cols - left]
+    return padded
 
 
 def spread_windows(
@@ -314,25 +315,15 @@ def spread_windows(
     down = round((count * area.rows / area.cols) ** 0.5)
     down = int(np.clip(down, 1, min(count, area.rows // side)))
     across = int(np.clip(count // down, 1, area.cols // side))
-    rows = _one_in_each_cell(area.row, area.rows, down, side, (down, across), generator)
-    cols = _one_in_each_cell(area.col, area.cols, across, side, (down, across), generator, axis=1)
+    row_edges = area.row + np.arange(down + 1) * area.rows // down
+    col_edges = area.col + np.arange(across + 1) * area.cols // across
     return [
-        Window(int(row), int(col), side, side)
-        for row, col in zip(rows.ravel(), cols.ravel(), strict=True)
+        Window(
+            int(generator.integers(top, bottom - side + 1)),
+            int(generator.integers(left, right - side + 1)),
+            side,
+            side,
+        )
+        for top, bottom in pairwise(row_edges)
+        for left, right in pairwise(col_edges)
     ]
-
-
-def _one_in_each_cell(
-    start: int,
-    length: int,
-    cells: int,
-    side: int,
-    shape: tuple[int, int],
-    generator: np.random.Generator,
-    axis: int = 0,
-) -> NDArray[np.intp]:
-    """First pixel, along one axis, of a window within each cell."""
-    edges = start + np.arange(cells + 1) * length // cells
-    lowest = np.expand_dims(edges[:-1], 1 - axis)
-    room = np.expand_dims(np.diff(edges) - side, 1 - axis)
-    return lowest + generator.integers(0, np.broadcast_to(room, shape) + 1)

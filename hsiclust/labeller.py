@@ -37,7 +37,7 @@ class Labeller:
     def __init__(self, method: Method, device: torch.device) -> None:
         self.method = method.to(device)
         self.device = device
-        self.network = method.settled().to(device, memory_format=torch.channels_last)
+        self.network = method.settled().to(device)
 
     def __call__(self, components: Components, halo: int | None = None) -> Labels:
         """Label a tile.

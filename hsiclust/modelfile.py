@@ -139,7 +139,7 @@ def load_model(path: Path) -> FittedModel:
     method.load_state_dict(network, assign=True)
     method.eval()
     classes = Classes(
-        tuple(metadata.classes.names), tuple(tuple(c) for c in metadata.classes.colours)
+        tuple(metadata.classes.names), tuple((r, g, b) for r, g, b in metadata.classes.colours)
     )
     if len(classes.names) != method.classes:
         raise ModelError(f"{path}: damaged: {len(classes.names)} class names for the network")
@@ -178,9 +178,7 @@ def _metadata(path: Path, text: str | None) -> _Metadata:
         raise ModelError(f"{path}: damaged metadata: {' '.join(first)}") from error
 
 
-def _empty_method(
-    path: Path, metadata: _Metadata, shapes: Mapping[str, tuple[int, ...]]
-) -> Method:
+def _empty_method(path: Path, metadata: _Metadata, shapes: Mapping[str, tuple[int, ...]]) -> Method:
     """The network without memory, checked against the tensors in the file."""
     kind = METHODS.get(metadata.method)
     if kind is None:

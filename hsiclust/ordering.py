@@ -105,4 +105,3 @@ def _core(components: Components, halo: int) -> NDArray[np.float32]:
     first = components.values[0]
     inner = first if halo == 0 else first[halo:-halo, halo:-halo]
     return np.asarray(inner.cpu().numpy())
-

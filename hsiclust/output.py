@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     remove(beside)
     try:
         yield beside
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         remove(beside)
 

@@ -85,14 +85,10 @@ def plan_run(
     """
     limit = int(_DEFAULT_SHARE * total_memory()) if memory is None else memory
     free = limit - _BASE_BYTES
-    plan = None
-    for candidate in _TILE_SIDES if side is None else (side,):
-        rows, cols = min(candidate, grid.rows), min(candidate, grid.cols)
-        tile_bytes = load.tile_bytes(rows, cols)
-        plan = RunPlan(rows, cols, max(1, min(threads, free // tile_bytes)), tile_bytes)
-        if plan.in_flight == threads:
-            return plan
-    assert plan is not None
+    sides = _TILE_SIDES if side is None else (side,)
+    plans = (_plan_of(grid, load, threads, free, candidate) for candidate in sides)
+    plan = next((plan for plan in plans if plan.in_flight == threads), None)
+    plan = plan or _plan_of(grid, load, threads, free, sides[-1])
     if plan.peak_bytes > limit:
         raise MemoryPlanError(
             f"{limit / 2**20:.0f} MiB are too little: the program itself takes "
@@ -101,3 +97,10 @@ def plan_run(
             f"{plan.peak_bytes / 2**20:.0f} MiB"
         )
     return plan
+
+
+def _plan_of(grid: PixelGrid, load: TileLoad, threads: int, free: int, side: int) -> RunPlan:
+    """A plan with tiles of one size: as many in flight as fit, one at least."""
+    rows, cols = min(side, grid.rows), min(side, grid.cols)
+    tile_bytes = load.tile_bytes(rows, cols)
+    return RunPlan(rows, cols, max(1, min(threads, free // tile_bytes)), tile_bytes)

@@ -15,14 +15,13 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hsiclust import __version__
 from hsiclust.components import ComponentSource, SceneComponents
 from hsiclust.devices import resolve_device
 from hsiclust.engine import EngineOptions, run_tiles
-from hsiclust.errors import ModelError, UsageError
+from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.labeller import Labeller
 from hsiclust.labelmap import write_confidence, write_map
@@ -31,8 +30,8 @@ from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import FittedModel, file_digest, load_model
 from hsiclust.output import refuse_existing, remove
 from hsiclust.plan import RunPlan, TileLoad, plan_run
-from hsiclust.scene import Scene
-from hsiclust.tiles import TileStore, is_tile_store
+from hsiclust.sources import open_source
+from hsiclust.tiles import TileStore
 
 log = logging.getLogger(__name__)
 
@@ -186,9 +185,7 @@ def plan_prediction(
     run = _run_hash(source, model_path, area, options.confidence)
     tile = options.tile or LabelStore.tile_of_run(labels, run)
     plan = _plan(source, model, area, options, tile)
-    tiles = TileGrid(
-        source.grid.window, area, plan.tile_rows, plan.tile_cols, model.method.halo
-    )
+    tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.method.halo)
     if isinstance(source, TileStore):
         if area != source.grid.window:
             raise UsageError(f"{scene}: a tile store is labelled whole, without --bounds")
@@ -267,33 +264,6 @@ def _opened(job: LabelJob) -> tuple[ComponentSource, Labeller, LabelStore]:
     return source, Labeller(model.method, device), LabelStore(Path(job.labels), job.tiles)
 
 
-def open_source(
-    path: str, nodata: float | None, model: FittedModel, device: torch.device
-) -> ComponentSource:
-    """A scene seen through a model's transform, or a tile store made with the same transform.
-
-    Raises:
-        InputError: It cannot be opened.
-        ModelError: Its bands, transform or halo do not fit the model.
-    """
-    if not is_tile_store(path):
-        scene = Scene.open(path, nodata)
-        if scene.nodata is None and model.nodata is not None:
-            log.warning("%s declares no nodata value; the model's scene had one", path)
-        return SceneComponents.of(scene, model.transform, model.sensor, device)
-    store = TileStore.open(Path(path))
-    if not store.transform.equals(model.transform):
-        raise ModelError(f"{path}: this tile store was made with another spectral transform")
-    if store.tiles.halo < model.method.halo:
-        raise ModelError(
-            f"{path}: its tiles have a halo of {store.tiles.halo} pixels and the model needs "
-            f"{model.method.halo}; tile again with --halo {model.method.halo}"
-        )
-    if missing := store.missing():
-        raise ModelError(f"{path}: {len(missing)} tiles were never written; run `tile` again")
-    return store
-
-
 def confidence_path(output: Path) -> Path:
     """Where the confidence map of a label map goes."""
     return output.with_name(f"{output.stem}_confidence{output.suffix}")
@@ -320,17 +290,8 @@ def _plan(
 
 def _run_hash(source: ComponentSource, model: Path, area: Window, confidence: bool) -> str:
     """What decides the labels; a resume into a store of anything else is refused."""
-    identity = source.identity if isinstance(source, TileStore) else _scene_identity(source)
-    text = json.dumps([identity, file_digest(model), str(area), confidence, __version__])
+    text = json.dumps([source.identity, file_digest(model), str(area), confidence, __version__])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _scene_identity(source: ComponentSource) -> str:
-    assert isinstance(source, SceneComponents)
-    scene, file = source.scene, Path(source.scene.path)
-    status = file.stat() if file.is_file() else None
-    size, changed = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-    return f"{scene.path} {size} {changed} {scene.grid} {scene.dtype} {scene.nodata}"
 
 
 def _write(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Path | None:

@@ -129,7 +129,8 @@ def _sample_blocks(
 
 def _any_data(scene: Scene, block: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Pixels in which at least one band holds data, `(row, col)`."""
-    return np.any([scene.valid(block[index : index + 1]) for index in range(len(block))], axis=0)
+    here = [scene.valid(block[index : index + 1]) for index in range(len(block))]
+    return np.asarray(np.any(here, axis=0), bool)
 
 
 def _present_bands(

@@ -186,7 +186,7 @@ def fit_transform(
         eigenvalues, vectors = _leading(signal, None, count)
     matrix = _signed(vectors / np.sqrt(np.maximum(eigenvalues, np.finfo(float).tiny))).T
     weights = np.ones(count) if whiten else _weights(kind, eigenvalues)
-    chosen = tuple(bands[index] for index in keep)
+    chosen = tuple(bands[int(index)] for index in keep)
     return SpectralTransform(kind, chosen, mean, scale, matrix, eigenvalues, weights)
 
 
@@ -225,12 +225,10 @@ def _spectra(sample: Sample) -> Iterator[NDArray[np.generic]]:
     return (block[:, valid].T for block, valid in sample)
 
 
-def _differences(
-    sample: Sample, bands: NDArray[np.intp], scale: Floats
-) -> Iterator[Floats]:
+def _differences(sample: Sample, bands: NDArray[np.intp], scale: Floats) -> Iterator[Floats]:
     """Differences of valid neighbours in units of `scale`, `(pair, band)`."""
     for block, valid in sample:
-        spectra = np.moveaxis(block[bands], 0, -1) / scale  # (row, col, band)
+        spectra = np.moveaxis(block[bands], 0, -1).astype(np.float64) / scale  # (row, col, band)
         for here, before in _NEIGHBOURS:
             both = valid[here] & valid[before]
             if both.any():
@@ -268,7 +266,7 @@ def _signed(vectors: Floats) -> Floats:
 
 def _weights(kind: Kind, eigenvalues: Floats) -> Floats:
     if kind == "pca":
-        return np.sqrt(np.maximum(eigenvalues, 0) / eigenvalues[0])
+        return np.asarray(np.sqrt(np.maximum(eigenvalues, 0) / eigenvalues[0]))
     # The share of signal in each component's deviation: sqrt((lambda - 1) / lambda), bounded
     # away from zero for components that are all noise.
-    return np.sqrt(np.maximum(eigenvalues - 1, 0.1) / np.maximum(eigenvalues, 1.1))
+    return np.asarray(np.sqrt(np.maximum(eigenvalues - 1, 0.1) / np.maximum(eigenvalues, 1.1)))

@@ -13,13 +13,24 @@ import torch
 from hsiclust.bands import Bands
 from hsiclust.components import SceneComponents
 from hsiclust.engine import EngineOptions, run_tiles
+from hsiclust.errors import UsageError
 from hsiclust.grid import TileGrid, Window, even_tile_size
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tiles import TileStore
 from hsiclust.truth import Mask
 
-TILE_SIDE = 128
+
+@dataclass(frozen=True)
+class TileShape:
+    """Largest side of a core, and the halo around it, in pixels."""
+
+    side: int = 128
+    halo: int = 16
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.halo < 0:
+            raise UsageError(f"tiles of {self.side} pixels with a halo of {self.halo}: not tiles")
 
 
 @dataclass(frozen=True)
@@ -45,20 +56,15 @@ def plan_store(
     transform: SpectralTransform,
     sensor: Bands,
     path: Path,
-    halo: int,
-    side: int = TILE_SIDE,
+    shape: TileShape,
 ) -> TileStore:
     """Describe the store of a scene's tiles; nothing is written yet.
 
     Tiles of nearly equal size: a thin last row of tiles would be mostly halo.
     """
-    tiles = TileGrid(
-        scene.grid.window,
-        area,
-        even_tile_size(area.rows, side),
-        even_tile_size(area.cols, side),
-        halo,
-    )
+    window = scene.grid.window
+    rows, cols = (even_tile_size(length, shape.side) for length in (area.rows, area.cols))
+    tiles = TileGrid(window, area, rows, cols, shape.halo)
     return TileStore(path, scene.name, scene.grid, tiles, transform, sensor)
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import UsageError
 from hsiclust.modelfile import load_model
 from hsiclust.output import refuse_existing, remove
 from hsiclust.recipe import Bounds, area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
-from hsiclust.staging import TILE_SIDE, plan_store, stage_tiles
+from hsiclust.staging import TileShape, plan_store, stage_tiles
 from hsiclust.tiles import TileStore
 
 
@@ -22,8 +21,7 @@ class TileOptions:
     """How a scene is tiled.
 
     Attributes:
-        tile: Largest side of a core.
-        halo: Pixels around each core.
+        shape: Largest side of a core, and the halo around it.
         transform: How the spectral transform is fitted.
         model: Model whose transform is taken instead.
         bounds: West, south, east, north; the whole scene when None.
@@ -33,8 +31,7 @@ class TileOptions:
         engine: Where tiles are worked on.
     """
 
-    tile: int = TILE_SIDE
-    halo: int = 16
+    shape: TileShape = field(default_factory=TileShape)
     transform: TransformOptions = field(default_factory=TransformOptions)
     model: Path | None = None
     bounds: Bounds | None = None
@@ -42,10 +39,6 @@ class TileOptions:
     seed: int = 0
     overwrite: bool = False
     engine: EngineOptions = EngineOptions()
-
-    def __post_init__(self) -> None:
-        if self.tile < 1 or self.halo < 0:
-            raise UsageError(f"tiles of {self.tile} pixels with a halo of {self.halo}: not tiles")
 
 
 def tile(
@@ -76,7 +69,7 @@ def tile(
     else:
         sensor = scene.bands
         transform = fit_to_scenes([Region(scene, area)], options.transform, options.seed)
-    store = plan_store(scene, area, transform, sensor, output, options.halo, options.tile)
+    store = plan_store(scene, area, transform, sensor, output, options.shape)
     if not store.is_unfinished():
         refuse_existing(output, options.overwrite)
         remove(output)

@@ -98,9 +98,7 @@ class TileStore:
             dtype="float16",
             compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
         )
-        group.create_array(
-            "valid", shape=(count, rows, cols), chunks=(1, rows, cols), dtype="bool"
-        )
+        group.create_array("valid", shape=(count, rows, cols), chunks=(1, rows, cols), dtype="bool")
         group.create_array("done", shape=(count,), chunks=(1,), dtype="uint8")
         fitted = group.create_group("transform")
         for name in _TRANSFORM_ARRAYS:
@@ -237,8 +235,17 @@ def grid_from_json(value: Mapping[str, Any]) -> PixelGrid:
 def bands_from_json(value: Mapping[str, Any]) -> Bands:
     """The bands that `dataclasses.asdict` turned into JSON."""
     return Bands(
-        **{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        count=int(value["count"]),
+        names=tuple(value["names"]),
+        wavelengths=_tuple_or_none(value["wavelengths"]),
+        fwhm=_tuple_or_none(value["fwhm"]),
+        units=value["units"],
+        good=_tuple_or_none(value["good"]),
     )
+
+
+def _tuple_or_none(value: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if value is None else tuple(value)
 
 
 def _array(path: Path, name: str) -> Any:

@@ -31,7 +31,7 @@ from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_
 from hsiclust.output import refuse_existing, remove
 from hsiclust.recipe import TrainOptions, area_of, initial_model
 from hsiclust.scene import Scene
-from hsiclust.staging import plan_store, spread_tiles, stage_tiles
+from hsiclust.staging import TileShape, plan_store, spread_tiles, stage_tiles
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.truth import Mask, open_mask
 
@@ -211,7 +211,9 @@ def _stage(
             scene = Scene.open(source, options.nodata)
             area = area_of(scene.grid, options.bounds)
             path = staged_path(output, number)
-            store = plan_store(scene, area, model.transform, model.sensor, path, context)
+            store = plan_store(
+                scene, area, model.transform, model.sensor, path, TileShape(halo=context)
+            )
             mask = _mask(scene.grid, options)
             chosen = spread_tiles(store.tiles, range(len(store.tiles)), budget, mask, options.seed)
             _stage_scene(scene, store, chosen, options.engine)

@@ -31,9 +31,7 @@ def test_envi_lists_come_first_and_become_nanometres() -> None:
         (["band 1", "band 2", "band 3"], None),
     ],
 )
-def test_wavelengths_in_band_names(
-    names: list[str], expected: tuple[float, ...] | None
-) -> None:
+def test_wavelengths_in_band_names(names: list[str], expected: tuple[float, ...] | None) -> None:
     assert describe_bands(names, {}, NONE, NONE).wavelengths == expected
 
 
@@ -84,6 +82,6 @@ def test_unlike_bands_are_named() -> None:
     model = Bands(3, wavelengths=(400.0, 410.0, 420.0))
     with pytest.raises(ModelError, match="420 nm"):
         match_bands((0, 2), model, Bands(2, wavelengths=(400.0, 410.0)), "s.tif")
+    uneven = Bands(3, wavelengths=(400.0, 410.0, 411.0))
     with pytest.raises(ModelError, match="coarse"):
-        uneven = Bands(3, wavelengths=(400.0, 410.0, 411.0))
         match_bands((1, 2), uneven, Bands(2, wavelengths=(410.5, 500.0)), "s.tif")

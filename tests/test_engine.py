@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hsiclust import engine
 from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import HsiclustError, InputError, UsageError
 
@@ -121,7 +122,8 @@ def test_options_that_contradict() -> None:
         EngineOptions(workers=2, scheduler="tcp://x:1")
 
 
-def test_no_scheduler_answers() -> None:
+def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_ANSWER_WITHIN", 1.0)
     with pytest.raises(UsageError, match=r"127\.0\.0\.1:9"):
         list(run_tiles(square, Job(""), [1], EngineOptions(scheduler="tcp://127.0.0.1:9")))
 

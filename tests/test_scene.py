@@ -191,7 +191,6 @@ def test_one_scene_for_threads_and_processes(fields: tuple[Path, Path]) -> None:
         assert np.array_equal(row, expected[:, window.row : window.row + 1])
 
 
-
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "no such file"), (b"nonsense", "cannot be opened")]
 )

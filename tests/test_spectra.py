@@ -101,7 +101,10 @@ def test_whitened_components_have_unit_variance(kind: str) -> None:
 
 def test_blocks_together_are_the_scene() -> None:
     block = noisy_block()
-    parts = [(block[:, :, :20], np.ones((40, 20), bool)), (block[:, :, 20:], np.ones((40, 30), bool))]
+    parts = [
+        (block[:, :, :20], np.ones((40, 20), bool)),
+        (block[:, :, 20:], np.ones((40, 30), bool)),
+    ]
     together = fit_transform(parts, range(9), "pca")
     np.testing.assert_allclose(
         together.projection, fit_transform(whole(block), range(9), "pca").projection, atol=1e-10

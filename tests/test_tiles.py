@@ -12,10 +12,11 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError
 from hsiclust.grid import TileGrid
 from hsiclust.scene import Scene
+from hsiclust.staging import TileShape
 from hsiclust.tile import TileOptions, tile
 from hsiclust.tiles import TileStore, is_tile_store
 
-OPTIONS = TileOptions(tile=32, halo=5, engine=EngineOptions(threads=2))
+OPTIONS = TileOptions(TileShape(32, 5), engine=EngineOptions(threads=2))
 
 
 @pytest.fixture
@@ -24,9 +25,7 @@ def store(fields: tuple[Path, Path], tmp_path: Path) -> TileStore:
 
 
 def source_of(store: TileStore, scene: Path) -> SceneComponents:
-    return SceneComponents.of(
-        Scene.open(scene), store.transform, store.sensor, torch.device("cpu")
-    )
+    return SceneComponents.of(Scene.open(scene), store.transform, store.sensor, torch.device("cpu"))
 
 
 def test_tiles_hold_the_transformed_scene(fields: tuple[Path, Path], store: TileStore) -> None:
@@ -74,7 +73,7 @@ def test_invalid_pixels_are_marked_and_zero(tmp_path: Path) -> None:
 
 def test_an_interrupted_tiling_goes_on(fields: tuple[Path, Path], tmp_path: Path) -> None:
     path = tmp_path / "store.zarr"
-    small = replace(OPTIONS, tile=12)  # 30 tiles
+    small = replace(OPTIONS, shape=TileShape(12, 5))  # 30 tiles
 
     class Killed(BaseException):
         pass
@@ -138,7 +137,7 @@ def test_far_values_do_not_become_infinite(store: TileStore) -> None:
 
 def test_a_part_of_a_scene(fields: tuple[Path, Path], tmp_path: Path) -> None:
     bounds = (400000.0 + 10 * 30, 5800000.0 - 40 * 30, 400000.0 + 50 * 30, 5800000.0 - 20 * 30)
-    options = TileOptions(tile=64, halo=5, bounds=bounds, engine=EngineOptions(threads=1))
+    options = TileOptions(TileShape(64, 5), bounds=bounds, engine=EngineOptions(threads=1))
     store = tile(str(fields[0]), tmp_path / "part.zarr", options)
     assert isinstance(store.tiles, TileGrid)
     assert (store.tiles.area.row, store.tiles.area.col) == (20, 10)

@@ -12,6 +12,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.modelfile import load_model
 from hsiclust.recipe import TrainOptions
+from hsiclust.staging import TileShape
 from hsiclust.tile import TileOptions, tile
 from hsiclust.train import Step, Training, train
 
@@ -175,14 +176,10 @@ def test_init_goes_on_and_keeps_identities(fields: tuple[Path, Path], tmp_path: 
     )
     assert torch.equal(distances.argmin(dim=1), torch.arange(4))
     assert model.method.state_dict()["counts"].sum() > old.method.state_dict()["counts"].sum()
-    assert not torch.equal(
-        old.method.state_dict()["centres"], model.method.state_dict()["centres"]
-    )
+    assert not torch.equal(old.method.state_dict()["centres"], model.method.state_dict()["centres"])
 
 
-def test_clusters_rise_in_their_first_component(
-    fields: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_clusters_rise_in_their_first_component(fields: tuple[Path, Path], tmp_path: Path) -> None:
     train([str(fields[0])], tmp_path / "m", KMEANS)
     centres = weights(tmp_path / "m")["centres"]
     assert bool((centres[:, 0].diff() > 0).all())
@@ -250,7 +247,7 @@ def test_options_out_of_range(wrong: dict[str, object]) -> None:
 
 
 def test_a_store_brings_its_transform(fields: tuple[Path, Path], tmp_path: Path) -> None:
-    store = tile(str(fields[0]), tmp_path / "s.zarr", TileOptions(halo=2))
+    store = tile(str(fields[0]), tmp_path / "s.zarr", TileOptions(TileShape(halo=2)))
     with pytest.raises(UsageError, match="transform already"):
         train([str(store.path)], tmp_path / "m", replace(KMEANS, components=3))
     with pytest.raises(InputError, match="--halo 6"):

@@ -192,7 +192,7 @@ class Sscc(Method):
         first, second = self._paired_outputs(batch, generator)
         loss = self.objective(first, second, generator)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
         counts = torch.bincount(first.detach().argmax(dim=1), minlength=self.classes)
         return Learned(float(loss.detach()), counts)
@@ -219,12 +219,9 @@ class Sscc(Method):
 
     def reorder(self, order: Tensor) -> None:
         """Renumber the clusters: rows of the last layer."""
-        last = self.head[-1]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
         with torch.no_grad():
-            last.weight.copy_(last.weight[order])
-            last.bias.copy_(last.bias[order])
+            for parameter in self.head[-1].parameters():
+                parameter.copy_(parameter[order])
 
     def settled(self) -> nn.Module:
         """A copy with the norms folded into the convolutions, the head run in strips."""

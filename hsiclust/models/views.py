@@ -64,9 +64,7 @@ class Draw:
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Whole numbers from 0 to `high - 1`."""
-        drawn = torch.randint(
-            high, shape, generator=self._generator, device=self._generator.device
-        )
+        drawn = torch.randint(high, shape, generator=self._generator, device=self._generator.device)
         return drawn.to(self._device)
 
 
@@ -117,7 +115,7 @@ def pair_outputs(
     Returns:
         Two `(M, K)`, row i of both about one pixel.
     """
-    count, depth, side, _ = outputs[0].shape
+    count, depth = outputs[0].shape[:2]
     # Both views show the square of the smaller scale around the crop's centre.
     common = torch.minimum(views[0].scale, views[1].scale)
     wanted = _sample(fit[:, None].to(outputs[0].dtype), common[:, None, None] * _eye(fit, count))
