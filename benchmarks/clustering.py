@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING
 
 from benchmarks.make_scene import SOURCE
@@ -67,6 +68,7 @@ class Run:
         training: Seconds.
         labelling: Seconds.
         in_use: Clusters in use.
+        processors: That the whole run had, on average.
     """
 
     seed: int
@@ -74,6 +76,7 @@ class Run:
     training: float
     labelling: float
     in_use: int
+    processors: float
 
 
 def cases(classes: int) -> list[Case]:
@@ -97,13 +100,24 @@ def run(case: Case, subject: Subject, seed: int, folder: Path) -> Run:
     """Train, label, score."""
     from hsiclust.api import PredictOptions, evaluate, predict, train
 
+    start, used = perf_counter(), process_time()
     mask = subject.truth if case.labelled else None
     options = replace(case.options, mask=mask, seed=seed, overwrite=True)
     model, output = folder / "model.safetensors", folder / "map.tif"
     training = train([str(subject.scene)], model, options)
     prediction = predict(str(subject.scene), model, output, PredictOptions(overwrite=True))
     scores = evaluate(output, subject.truth, field=subject.field).scores
-    return Run(seed, scores, training.seconds, prediction.seconds, training.in_use)
+    had = (process_time() - used) / (perf_counter() - start)
+    return Run(seed, scores, training.seconds, prediction.seconds, training.in_use, had)
+
+
+def tell(case: Case, run: Run) -> None:
+    """A line for those who wait; `processors` below --cores tells of a disturbed run."""
+    print(
+        f"{case.name}, seed {run.seed}: ACC {run.scores.accuracy:.4f}, "
+        f"{run.training:.1f} s on {run.processors:.2f} processors",
+        file=sys.stderr,
+    )
 
 
 def line(case: Case, runs: Sequence[Run]) -> list[str]:
@@ -156,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
             for seed in arguments.seeds:
                 runs.append(run(case, subject, seed, Path(name)))
                 pixels = runs[-1].scores.pixels
-                print(f"{case.name}, seed {seed}: {runs[-1].scores.accuracy:.4f}", file=sys.stderr)
+                tell(case, runs[-1])
             rows.append(line(case, runs))
     header = (
         *("run", "learns from", "ACC", "NMI", "ARI", "kappa", "clusters in use"),

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hsiclust.demo import Demo, demo
+from hsiclust.demonstration import Demo, demo
 from hsiclust.engine import EngineOptions
-from hsiclust.evaluate import Evaluation, evaluate
-from hsiclust.info import info
-from hsiclust.predict import Prediction, PredictOptions, plan_prediction
-from hsiclust.predict import predict as run_prediction
+from hsiclust.evaluation import Evaluation, evaluate
+from hsiclust.facts import info
+from hsiclust.picture import ReportOptions, report
+from hsiclust.prediction import Prediction, PredictOptions, plan_prediction
+from hsiclust.prediction import predict as run_prediction
 from hsiclust.recipe import TrainOptions
-from hsiclust.report import ReportOptions, report
 from hsiclust.sample import TransformOptions
 from hsiclust.staging import TileShape
-from hsiclust.tile import TileOptions, tile
-from hsiclust.train import Step, Training, train
+from hsiclust.tiling import TileOptions, tile
+from hsiclust.training import Step, Training, train
 
 __all__ = [
     "Demo",

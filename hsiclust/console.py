@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hsiclust.evaluate import Evaluation
+    from hsiclust.evaluation import Evaluation
 
 Show = Callable[[int, int, str], None]
 _LOG_EVERY = 10.0  # seconds between progress lines in a log

@@ -97,7 +97,7 @@ def run_tiles(
         return
     from distributed import as_completed
 
-    with _client(options) as client:
+    with _torch_threads_kept(), _client(options) as client:
         waiting = iter(indices)
         slots = max(1, sum(client.nthreads().values())) * _AHEAD
         submit = _submitter(client, task, job)
@@ -157,6 +157,21 @@ def _failure(index: int, future: Any) -> HsiclustError:
 
 
 @contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """Give this process back the threads that its tiles did without.
+
+    What a worker thread sets is also what any thread gets that has not used torch before.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def _client(options: EngineOptions) -> Iterator[Any]:
     """A Dask client for one run; a cluster that was made here ends with it."""
     import dask
@@ -187,7 +202,7 @@ def _client(options: EngineOptions) -> Iterator[Any]:
             dashboard_address=_LOOPBACK,
             worker_dashboard_address=_LOOPBACK,
             scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         )
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client

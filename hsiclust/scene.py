@@ -117,7 +117,7 @@ class Scene:
             InputError: The file is not there, is no raster, is cut short, or holds nothing that
                 can be used (complex values, no band).
         """
-        name = str(_data_file(str(path)))
+        name = data_file(path)
         with open_raster(name) as dataset:
             return _describe(name, dataset, nodata)
 
@@ -199,11 +199,16 @@ def innermost_message(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _data_file(path: str) -> str | Path:
+def data_file(path: str | Path) -> str:
+    """The file that holds the pixels: that of an ENVI header, or the path itself.
+
+    Raises:
+        InputError: A header without data file.
+    """
     file = Path(path)
     if file.suffix.lower() == ".hdr" and file.is_file():
-        return data_file_of_header(file)
-    return path
+        return str(data_file_of_header(file))
+    return str(path)
 
 
 def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:

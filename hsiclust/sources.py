@@ -27,9 +27,15 @@ def open_source(
     """
     if not is_tile_store(path):
         scene = Scene.open(path, nodata)
+        source = SceneComponents.of(scene, model.transform, model.sensor, device)
         if scene.nodata is None and model.nodata is not None:
-            log.warning("%s declares no nodata value; the model's scene had one", path)
-        return SceneComponents.of(scene, model.transform, model.sensor, device)
+            log.warning(
+                "%s: declares no nodata value (the model's scene had %g); every pixel is labelled "
+                "unless --nodata names one",
+                path,
+                model.nodata,
+            )
+        return source
     store = TileStore.open(Path(path))
     if not store.transform.equals(model.transform):
         raise ModelError(f"{path}: this tile store was made with another spectral transform")

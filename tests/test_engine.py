@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -69,9 +71,22 @@ def test_threads_stay_here_and_workers_are_processes() -> None:
 
 
 def test_torch_keeps_its_threads() -> None:
-    before = torch.get_num_threads()
-    list(run_tiles(where, Job(""), range(3), EngineOptions(threads=2)))
-    assert torch.get_num_threads() == before
+    """In a process of its own: what matters is that torch was not used before."""
+    script = (
+        "import test_engine as t, torch\n"
+        "if __name__ == '__main__':\n"
+        "    list(t.run_tiles(t.where, t.Job(''), range(3), t.EngineOptions(threads=2)))\n"
+        "    print(torch.get_num_threads())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "OMP_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == "3"
 
 
 def test_a_hiccup_is_tried_again(tmp_path: Path) -> None:

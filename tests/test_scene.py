@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hsiclust.demo import demo_scene
+from hsiclust.demonstration import demo_scene
 from hsiclust.envi import RawCube
 from hsiclust.errors import InputError
 from hsiclust.grid import Window

@@ -13,8 +13,8 @@ from hsiclust.errors import InputError, OutputExistsError
 from hsiclust.grid import TileGrid
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
-from hsiclust.tile import TileOptions, tile
 from hsiclust.tiles import TileStore, is_tile_store
+from hsiclust.tiling import TileOptions, tile
 
 OPTIONS = TileOptions(TileShape(32, 5), engine=EngineOptions(threads=2))
 

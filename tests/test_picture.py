@@ -13,7 +13,7 @@ from hsiclust.grid import PixelGrid
 from hsiclust.labelmap import write_map
 from hsiclust.mapformat import MapFormat
 from hsiclust.palette import Classes, class_colours
-from hsiclust.report import ReportOptions, report
+from hsiclust.picture import ReportOptions, report
 from hsiclust.scene import Scene
 
 UTM = CRS.from_epsg(32633).to_wkt()

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
 from hsiclust.api import predict
-from hsiclust.demo import demo_scene
+from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, ModelError, OutputExistsError, UsageError
-from hsiclust.predict import PredictOptions, plan_prediction
-from hsiclust.predict import predict as run_prediction
+from hsiclust.prediction import PredictOptions, plan_prediction
+from hsiclust.prediction import predict as run_prediction
 from hsiclust.recipe import TrainOptions
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import open_raster
 from hsiclust.staging import TileShape
-from hsiclust.tile import TileOptions, tile
-from hsiclust.train import train
+from hsiclust.tiling import TileOptions, tile
+from hsiclust.training import train
 
 HERE = PredictOptions(device="cpu", engine=EngineOptions(threads=2))
 

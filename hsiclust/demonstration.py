@@ -10,11 +10,11 @@ from time import perf_counter
 from typing import Any
 
 from hsiclust.errors import OutputExistsError
-from hsiclust.evaluate import Evaluation, evaluate
-from hsiclust.predict import PredictOptions, plan_prediction, predict
+from hsiclust.evaluation import Evaluation, evaluate
+from hsiclust.picture import ReportOptions, report
+from hsiclust.prediction import PredictOptions, plan_prediction, predict
 from hsiclust.recipe import TrainOptions
-from hsiclust.report import ReportOptions, report
-from hsiclust.train import Step, train
+from hsiclust.training import Step, train
 
 _CLASSES = 16
 _METHODS = ("kmeans", "sscc")

@@ -9,7 +9,7 @@ from hsiclust.bands import Bands
 from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import load_model
-from hsiclust.scene import Scene
+from hsiclust.scene import Scene, data_file
 from hsiclust.tiles import TileStore, is_tile_store
 
 Facts = dict[str, Any]
@@ -29,8 +29,9 @@ def info(path: str) -> Facts:
         return _store(Path(path))
     if Path(path).suffix == ".safetensors":
         return _model(Path(path))
-    facts = describe_map(path)
-    return {"kind": "map", **facts} if facts is not None else _scene(path)
+    raster = data_file(path)
+    facts = describe_map(raster)
+    return {"kind": "map", **facts} if facts is not None else _scene(raster)
 
 
 def _scene(path: str) -> Facts:

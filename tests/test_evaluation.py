@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 from sklearn import metrics
 
 from hsiclust.errors import InputError
-from hsiclust.evaluate import evaluate
+from hsiclust.evaluation import evaluate
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labelmap import write_map
 from hsiclust.mapformat import MapFormat

@@ -7,14 +7,14 @@ import rasterio
 import torch
 from conftest import fields_cube, write_raster
 
-import hsiclust.train as loop
+import hsiclust.training as loop
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.modelfile import load_model
 from hsiclust.recipe import TrainOptions
 from hsiclust.staging import TileShape
-from hsiclust.tile import TileOptions, tile
-from hsiclust.train import Step, Training, train
+from hsiclust.tiling import TileOptions, tile
+from hsiclust.training import Step, Training, train
 
 KMEANS = TrainOptions(method="kmeans", classes=4, steps=10, engine=EngineOptions(threads=1))
 SSCC = replace(KMEANS, method="sscc", steps=4)

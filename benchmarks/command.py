@@ -1,0 +1,57 @@
+"""The real command, as the benchmarks start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.make_scene import SOURCE
+
+
+def hsiclust(*words: str | Path) -> list[str]:
+    """Words of a command line of this Python's hsiclust."""
+    return [sys.executable, "-m", "hsiclust", *map(str, words)]
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a command; its results and its messages can be read when it has ended."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def facts(command: Sequence[str], code: int, output: str, errors: str) -> dict[str, Any]:
+    """The JSON object that a command printed, when it went well.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    if code != 0:
+        sys.exit(f"{' '.join(command)}\nexit code {code}: {errors.strip()}")
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def run(command: Sequence[str]) -> dict[str, Any]:
+    """Run a command to its end; returns the JSON object that it printed."""
+    process = start(command)
+    output, errors = process.communicate()
+    return facts(command, process.returncode, output, errors)
+
+
+def make_scene(path: Path, size: str, *options: str) -> Path:
+    """Make a scene of this size by `make_scene`."""
+    words = ["--output", str(path), "--size", size, *options]
+    command = [sys.executable, "-m", "benchmarks.make_scene", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
+    return path
+
+
+def train(folder: Path, *options: str) -> Path:
+    """Train a model on the carried scene, of whose spectra made scenes consist."""
+    model = folder / "model.safetensors"
+    run(hsiclust("train", SOURCE, "-o", model, "--json", "--overwrite", *options))
+    return model

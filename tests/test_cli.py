@@ -1,0 +1,355 @@
+"""The real command in a process of its own: output, exit codes, what is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import fields_cube, write_raster
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+COMMAND = [sys.executable, "-m", "hsiclust"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `hsiclust ...` in a folder of its own."""
+
+    def command(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scene.tif, truth.tif and model.safetensors."""
+    folder = tmp_path_factory.mktemp("trained")
+    cube, truth = fields_cube()
+    write_raster(folder / "scene.tif", cube, nodata=-9999)
+    write_raster(folder / "truth.tif", truth[None], nodata=0)
+    subprocess.run(
+        [*COMMAND, "train", "scene.tif", "--method", "kmeans", "-k", "4", "--steps", "9", "-q"],
+        cwd=folder,
+        check=True,
+        timeout=200,
+    )
+    return folder
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of an expected failure: one line, nothing on standard output."""
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, time\n"
+        "start = time.perf_counter()\n"
+        "sys.argv = ['hsiclust', '--help']\n"
+        "from hsiclust.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "heavy = {'torch', 'rasterio', 'dask', 'distributed', 'zarr', 'numpy', 'scipy'}\n"
+        "print(code, sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr.split(maxsplit=1) == ["0", "[]\n"]
+    for verb in ("train", "predict", "tile", "evaluate", "info", "report", "demo"):
+        assert f"  {verb} " in done.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, hsiclust\n"
+        "assert not {'torch', 'rasterio', 'dask', 'numpy'} & set(sys.modules)\n"
+        "assert callable(hsiclust.train) and callable(hsiclust.predict)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout.strip() == "0.1.0"
+
+
+def test_the_whole_way_without_options(run: Run, tmp_path: Path) -> None:
+    cube, truth = fields_cube()
+    write_raster(tmp_path / "scene.tif", cube)
+    write_raster(tmp_path / "truth.tif", truth[None], nodata=0)
+    trained = run("train", "scene.tif", "--steps", "5")
+    assert trained.stdout == "model.safetensors\n"
+    predicted = run("predict", "scene.tif")
+    assert predicted.stdout == "scene_labels.tif\n"
+    scores = json.loads(run("evaluate", "scene_labels.tif", "truth.tif", "--json").stdout)
+    assert 0 <= scores["nmi"] <= 1
+    assert scores["pixels"] == 60 * 70
+    text = run("evaluate", "scene_labels.tif", "truth.tif").stdout
+    assert f"{scores['accuracy']:.4f}" in text
+
+
+def test_results_on_stdout_and_the_rest_on_stderr(run: Run, trained: Path, tmp_path: Path) -> None:
+    done = run("predict", trained / "scene.tif", "-m", trained / "model.safetensors", "--json")
+    result = json.loads(done.stdout)
+    assert result["map"] == "scene_labels.tif"
+    assert result["labelled"] == result["pixels"] == 60 * 70
+    assert "Mpixel/s" in done.stderr
+    quiet = run(
+        "predict",
+        trained / "scene.tif",
+        "-m",
+        trained / "model.safetensors",
+        "-o",
+        "b.tif",
+        "--confidence",
+        "-q",
+    )
+    assert quiet.stderr == ""
+    assert quiet.stdout == "b.tif\n"
+    with rasterio.open(tmp_path / "b_confidence.tif") as dataset:
+        assert dataset.read(1).max() <= 100
+
+
+def test_a_good_map_scores_well(run: Run, trained: Path) -> None:
+    run("predict", trained / "scene.tif", "-m", trained / "model.safetensors", "-q")
+    done = run("evaluate", "scene_labels.tif", trained / "truth.tif", "--json")
+    scores = json.loads(done.stdout)
+    assert scores["accuracy"] > 0.85
+    assert scores["nmi"] > 0.6
+
+
+def test_worker_processes_give_the_same_bytes(run: Run, trained: Path, tmp_path: Path) -> None:
+    arguments = ["predict", trained / "scene.tif", "-m", trained / "model.safetensors", "-q"]
+    run(*arguments, "--tile-size", 16, "-o", "a.tif")
+    run(*arguments, "--tile-size", 16, "-o", "b.tif", "-j", 2)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_dry_run_does_nothing(run: Run, trained: Path, tmp_path: Path) -> None:
+    arguments = ["predict", trained / "scene.tif", "-m", trained / "model.safetensors"]
+    plan = json.loads(run(*arguments, "--dry-run", "--json", "--tile-size", 20).stdout)
+    assert plan["tiles"] == 12
+    assert plan["bytes_peak"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_of_everything(run: Run, trained: Path, tmp_path: Path) -> None:
+    run("tile", trained / "scene.tif", "s.zarr", "-q")
+    run("predict", trained / "scene.tif", "-m", trained / "model.safetensors", "-q")
+    expected = {
+        trained / "scene.tif": "scene",
+        trained / "model.safetensors": "model",
+        tmp_path / "s.zarr": "store",
+        tmp_path / "scene_labels.tif": "map",
+    }
+    for path, kind in expected.items():
+        facts = json.loads(run("info", path, "--json").stdout)
+        assert facts["kind"] == kind
+        assert kind in run("info", path).stdout
+    assert json.loads(run("info", trained / "scene.tif", "--json").stdout)["nodata"] == -9999
+
+
+def test_a_header_stands_for_its_scene_in_info(run: Run, trained: Path, tmp_path: Path) -> None:
+    write_raster(tmp_path / "cube.img", fields_cube()[0], driver="ENVI")
+    facts = json.loads(run("info", "cube.hdr", "--json").stdout)
+    assert (facts["kind"], facts["bands"]) == ("scene", 12)
+
+
+def test_report_draws_a_picture(run: Run, trained: Path, tmp_path: Path) -> None:
+    run("predict", trained / "scene.tif", "-m", trained / "model.safetensors", "-q")
+    done = run(
+        "report",
+        "scene_labels.tif",
+        "--scene",
+        trained / "scene.tif",
+        "--truth",
+        trained / "truth.tif",
+    )
+    assert done.stdout == "scene_labels.png\n"
+    assert (tmp_path / "scene_labels.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_refusing_to_overwrite_is_2(run: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.tif").write_text("mine")
+    arguments = [trained / "scene.tif", "-m", trained / "model.safetensors", "-o", "map.tif"]
+    assert "map.tif" in one_line(run("predict", *arguments, code=2))
+    assert (tmp_path / "map.tif").read_text() == "mine"
+    (tmp_path / "model.safetensors").write_text("mine")
+    assert "--overwrite" in one_line(run("train", trained / "scene.tif", code=2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--memory", "4apples"],
+        ["--memory", "10MiB"],
+        ["--bounds", "1,2,3"],
+        ["--bounds", "1,2,3,4"],
+        ["--device", "gpu"],
+        ["--co", "COMPRESS"],
+        ["-o", "map.png"],
+        ["-o", "no/such/folder/map.tif"],
+    ],
+)
+def test_usage_is_2(run: Run, trained: Path, tmp_path: Path, wrong: list[str]) -> None:
+    model = trained / "model.safetensors"
+    one_line(run("predict", trained / "scene.tif", "-m", model, *wrong, code=2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_options_are_2(run: Run) -> None:
+    run("predict", "scene.tif", "--colour", "red", code=2)
+    run("train", code=2)
+
+
+def test_input_that_cannot_be_used_is_3(run: Run, trained: Path, tmp_path: Path) -> None:
+    model = trained / "model.safetensors"
+    assert "none.tif: no such file" in one_line(run("predict", "none.tif", "-m", model, code=3))
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 not a tiff at all")
+    assert "broken.tif" in one_line(run("predict", "broken.tif", "-m", model, code=3))
+    assert "broken.tif" in one_line(run("info", "broken.tif", code=3))
+    assert "broken.tif" in one_line(run("train", "broken.tif", code=3))
+    write_raster(tmp_path / "cut.img", fields_cube()[0], driver="ENVI")
+    whole = 12 * 60 * 70 * 2
+    os.truncate(tmp_path / "cut.img", whole - 1)
+    message = one_line(run("predict", "cut.img", "-m", model, code=3))
+    assert f"{whole - 1} bytes" in message
+    assert f"{whole}" in message
+    assert not list(tmp_path.glob("*labels*"))
+
+
+def test_a_model_that_cannot_be_used_is_4(run: Run, trained: Path, tmp_path: Path) -> None:
+    scene = trained / "scene.tif"
+    assert "none.safetensors" in one_line(run("predict", scene, "-m", "none.safetensors", code=4))
+    whole = (trained / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-50])
+    assert "cut.safetensors" in one_line(run("predict", scene, "-m", "cut.safetensors", code=4))
+    write_raster(tmp_path / "other.tif", fields_cube(bands=5)[0])
+    message = one_line(run("predict", "other.tif", "-m", trained / "model.safetensors", code=4))
+    assert "5 bands" in message
+    assert "12" in message
+
+
+def test_a_device_that_is_not_there_is_5(run: Run, trained: Path) -> None:
+    arguments = [trained / "scene.tif", "-m", trained / "model.safetensors"]
+    assert "cuda:77" in one_line(run("predict", *arguments, "--device", "cuda:77", code=5))
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    assert "Traceback" in run("--debug", "info", "none.tif", code=1).stderr
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A scene that takes some seconds in small tiles."""
+    cube, _ = fields_cube(600, 700)
+    return write_raster(tmp_path / "large.tif", cube)
+
+
+def started(arguments: list[object], folder: Path, appears: Path) -> subprocess.Popen[str]:
+    """Start a command and wait until something it makes is there."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 100
+    while not appears.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_stopped_prediction_can_be_resumed(
+    run: Run, trained: Path, large: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    arguments = ["predict", large, "-m", trained / "model.safetensors", "--tile-size", 16]
+    labels = tmp_path / ".large_labels.tif.labels.zarr" / "labels" / "c"
+    process = started(arguments, tmp_path, labels)
+    process.send_signal(number)
+    start = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert time.monotonic() - start < 20
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "large_labels.tif").exists()
+    result = json.loads(run(*arguments, "--json").stdout)
+    assert result["resumed"] > 0
+    run(*arguments, "-o", "whole.tif", "-q")
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "large_labels.tif").read_bytes()
+    assert not labels.exists()
+
+
+def test_a_stopped_training_can_be_resumed(run: Run, trained: Path, tmp_path: Path) -> None:
+    arguments = ["train", trained / "scene.tif", "--steps", 10_000]
+    process = started(arguments, tmp_path, tmp_path / ".model.safetensors.0.tiles.zarr" / "done")
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_full_disk_is_1_and_one_line(run: Run, trained: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    limited = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        f"sys.argv = ['hsiclust', 'train', {str(trained / 'scene.tif')!r}, '--steps', '2', '-q']\n"
+        "from hsiclust.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_collapse_is_said_loudly(run: Run, tmp_path: Path) -> None:
+    cube = np.full((4, 40, 40), 1000, np.int16)
+    cube += np.random.default_rng(0).integers(-2, 3, cube.shape).astype(np.int16)
+    write_raster(tmp_path / "flat.tif", cube)
+    done = run("train", "flat.tif", "-k", 60, "--steps", 2, "-q")
+    assert "WARNING: the clustering collapsed" in done.stderr
+
+
+def test_match_to_and_mask_and_init(run: Run, trained: Path) -> None:
+    scene, truth = trained / "scene.tif", trained / "truth.tif"
+    common = ["--method", "kmeans", "-q"]
+    run("train", scene, "-k", 4, *common, "--match-to", truth, "--mask", truth, "-o", "a")
+    run("predict", scene, "-m", "a", "-o", "a.tif", "-q")
+    scores = json.loads(run("evaluate", "a.tif", truth, "--json").stdout)
+    assert scores["matching"] == {"1": 1, "2": 2, "3": 3, "4": 4}
+    run("train", scene, *common, "--init", "a", "-o", "b")
