@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from distributed import LocalCluster
 
 from hsiclust import engine
 from hsiclust.engine import EngineOptions, run_tiles
@@ -78,9 +79,11 @@ def test_torch_keeps_its_threads() -> None:
         "    list(t.run_tiles(t.where, t.Job(''), range(3), t.EngineOptions(threads=2)))\n"
         "    print(torch.get_num_threads())\n"
     )
+    # Dask's nannies leave limits of their own in this process's environment.
+    clean = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "OMP_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parent)},
+        env={**clean, "OMP_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -146,3 +149,14 @@ def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits() -> None:
     assert EngineOptions(4, threads=8).limited_to(2) == EngineOptions(2, threads=2)
     assert EngineOptions(threads=8).limited_to(3).parallel == 3
+
+
+def test_a_standing_scheduler_is_used_and_left_standing() -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        options = EngineOptions(scheduler=cluster.scheduler_address)
+        for _ in range(2):  # a second run meets a cluster that is still there
+            found = dict(run_tiles(where, Job(""), range(6), options))
+            assert set(found) == set(range(6))
+            assert os.getpid() not in found.values()

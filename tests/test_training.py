@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,12 +7,14 @@ import pytest
 import rasterio
 import torch
 from conftest import fields_cube, write_raster
+from rasterio.warp import transform
 
 import hsiclust.training as loop
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.modelfile import load_model
-from hsiclust.recipe import TrainOptions
+from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.recipe import TrainOptions, initial_model
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import Step, Training, train
@@ -198,10 +201,10 @@ def test_match_to_takes_over_the_numbers_of_a_map(
     # the truth's class 1 has the spectrum that cluster 1 now has
     with rasterio.open(fields[0]) as scene, rasterio.open(fields[1]) as truth:
         cube, numbers = scene.read().astype(float), truth.read(1)
-    transform = load_model(tmp_path / "n").transform
+    fitted = load_model(tmp_path / "n").transform
     for number in range(1, 5):
-        spectrum = cube[:, numbers == number].mean(axis=1)[list(transform.bands)]
-        component = torch.from_numpy(transform.projection @ (spectrum - transform.mean))
+        spectrum = cube[:, numbers == number].mean(axis=1)[list(fitted.bands)]
+        component = torch.from_numpy(fitted.projection @ (spectrum - fitted.mean))
         nearest = (matched.double() - component).square().sum(dim=1).argmin()
         assert int(nearest) == number - 1
 
@@ -262,3 +265,32 @@ def test_bad_bands_and_asked_for_bands(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m").transform.bands == (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11)
     train([str(scene)], tmp_path / "n", replace(KMEANS, bands="2..4,9"))
     assert load_model(tmp_path / "n").transform.bands == (1, 2, 3, 8)
+
+
+def test_the_original_encoder_gets_the_papers_input(fields: tuple[Path, Path]) -> None:
+    model = initial_model([str(fields[0])], TrainOptions(encoder="original"))
+    assert isinstance(model.method, Sscc)
+    assert model.method.settings == SsccConfig.original()
+    assert model.method.receptive_field == 11
+    assert model.transform.kind == "pca"
+    assert model.transform.components == 8
+    assert (model.transform.weights == 1).all()  # each value standardised
+
+
+def test_polygons_as_a_mask(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two squares in another CRS; only what they cover is learned from."""
+    corners = [
+        (400300.0, 5799700.0, 400600.0, 5799400.0),
+        (401200.0, 5799000.0, 401500.0, 5798700.0),
+    ]
+    rings = [[(w, n), (e, n), (e, s), (w, s), (w, n)] for w, n, e, s in corners]
+    features = []
+    for ring in rings:
+        xs, ys = transform("EPSG:32633", "EPSG:4326", *zip(*ring, strict=True))
+        points = [list(point) for point in zip(xs, ys, strict=True)]
+        geometry = {"type": "Polygon", "coordinates": [points]}
+        features.append({"type": "Feature", "properties": {}, "geometry": geometry})
+    mask = tmp_path / "mask.geojson"
+    mask.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    result = train([str(fields[0])], tmp_path / "m", replace(KMEANS, classes=2, mask=mask))
+    assert result.pixels == 2 * 10 * 10
