@@ -25,7 +25,7 @@ help: ## list the targets
 
 demo: $(VENV)/.installed-package ## label the scene that comes with the package
 	@echo '==> hsiclust demo'
-	$(BIN)/hsiclust demo
+	$(BIN)/hsiclust demo --overwrite
 
 test: $(VENV)/.installed-test ## run the tests (PYTEST_ARGS='-k grid')
 	@echo '==> tests'
