@@ -11,7 +11,7 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -116,11 +116,14 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
         "model.safetensors"
     ),
-    method: Annotated[MethodName, typer.Option("--method")] = MethodName.SSCC,
-    classes: Annotated[int, typer.Option("--classes", "-k", help="Number of clusters.")] = 16,
+    method: Annotated[MethodName | None, typer.Option("--method", help="sscc by default.")] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", "-k", help="Number of clusters; 16 by default.")
+    ] = None,
     encoder: Annotated[
-        EncoderName, typer.Option("--encoder", help="Of SSCC; original: the paper's, slow.")
-    ] = EncoderName.DENSE,
+        EncoderName | None,
+        typer.Option("--encoder", help="Of SSCC; dense by default. original: the paper's, slow."),
+    ] = None,
     smoothing: Annotated[
         float | None, typer.Option("--smoothing", min=0, help="Of k-means: pixels; 0 for none.")
     ] = None,
@@ -157,13 +160,13 @@ def train(
     from hsiclust.api import train as run
 
     options = TrainOptions(
-        method=method.value,
+        method=_value(method),
         classes=classes,
-        encoder=encoder.value,
+        encoder=_value(encoder),
         smoothing=smoothing,
         steps=steps,
         epochs=epochs,
-        kind=None if transform is None else transform.value,
+        kind=_value(transform),
         components=components,
         bands=bidx,
         mask=mask,
@@ -244,7 +247,7 @@ def predict(
         tile=tile_size,
         memory=None if memory is None else parse_bytes(memory),
         confidence=confidence,
-        driver=None if driver is None else driver.value,
+        driver=_value(driver),
         creation=dict(_key_value(text) for text in creation or []),
         overwrite=overwrite,
         engine=_engine(workers, scheduler),
@@ -419,6 +422,10 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
     except ValueError:
         raise UsageError(f"--bounds {text!r} is not west,south,east,north") from None
     return west, south, east, north
+
+
+def _value(choice: StrEnum | None) -> Any:
+    return None if choice is None else choice.value
 
 
 def _engine(workers: int | None, scheduler: str | None) -> EngineOptions:

@@ -24,6 +24,8 @@ from hsiclust.tiles import TileStore, is_tile_store
 
 Bounds = tuple[float, float, float, float]
 
+_METHOD = "sscc"
+_CLASSES = 16
 # Components that each method learns from, unless the user asks for another number.
 _COMPONENTS = {"kmeans": 20, "sscc": 12, "original": 8}
 
@@ -33,9 +35,9 @@ class TrainOptions:
     """How a model is fitted.
 
     Attributes:
-        method: "sscc" or "kmeans".
-        classes: Number of clusters K.
-        encoder: Of SSCC: "dense" or "original".
+        method: "sscc" (when None) or "kmeans".
+        classes: Number of clusters K; 16 when None.
+        encoder: Of SSCC: "dense" (when None) or "original".
         smoothing: Of k-means: deviation of the Gaussian in pixels; its default when None.
         steps: Training steps; the method's own number when None.
         epochs: Passes over the pixels instead.
@@ -54,9 +56,9 @@ class TrainOptions:
         engine: Where tiles are staged.
     """
 
-    method: str = "sscc"
-    classes: int = 16
-    encoder: str = "dense"
+    method: str | None = None
+    classes: int | None = None
+    encoder: str | None = None
     smoothing: float | None = None
     steps: int | None = None
     epochs: float | None = None
@@ -75,22 +77,27 @@ class TrainOptions:
     engine: EngineOptions = EngineOptions()
 
     def __post_init__(self) -> None:
-        if self.method not in ("sscc", "kmeans"):
+        if self.method not in (None, "sscc", "kmeans"):
             raise UsageError(f"method {self.method!r} is unknown: sscc or kmeans")
-        if not 2 <= self.classes <= LARGEST_CLASSES:
+        if self.encoder not in (None, "dense", "original"):
+            raise UsageError(f"encoder {self.encoder!r} is unknown: dense or original")
+        if self.classes is not None and not 2 <= self.classes <= LARGEST_CLASSES:
             raise UsageError(f"{self.classes} classes: 2 to {LARGEST_CLASSES} can be told apart")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("give steps or epochs, not both")
         if min(self.steps or 1, self.budget) < 1 or (self.epochs or 1) <= 0:
             raise UsageError("steps, epochs and budget must be positive")
-        if self.encoder not in ("dense", "original"):
-            raise UsageError(f"encoder {self.encoder!r} is unknown: dense or original")
+        if self.init is None:
+            if self.method == "kmeans" and self.encoder is not None:
+                raise UsageError("k-means has no encoder")
+            if self.method != "kmeans" and self.smoothing is not None:
+                raise UsageError("smoothing belongs to k-means; SSCC has none")
 
     @property
     def transform(self) -> TransformOptions:
         """The spectral transform that the method wants, with what the user asked for."""
-        original = self.method == "sscc" and self.encoder == "original"
-        recipe = "original" if original else self.method
+        original = self.encoder == "original"
+        recipe = "original" if original else self.method or _METHOD
         return TransformOptions(
             kind=self.kind or ("pca" if original else "mnf"),
             components=self.components,
@@ -109,22 +116,44 @@ def initial_model(sources: Sequence[str], options: TrainOptions) -> FittedModel:
         UsageError: Options that contradict the store or the model to go on from.
     """
     if options.init is not None:
-        return load_model(options.init)
+        model = load_model(options.init)
+        _check_init(model, options)
+        return model
     transform, sensor, nodata = _transform(sources, options)
     method = new_method(transform.components, options)
-    return FittedModel(method, transform, sensor, nodata, Classes.numbered(options.classes))
+    return FittedModel(method, transform, sensor, nodata, Classes.numbered(method.classes))
 
 
 def new_method(components: int, options: TrainOptions) -> Method:
     """An unfitted method; its weights are drawn from the seed."""
+    classes = options.classes or _CLASSES
     if options.method == "kmeans":
-        if options.smoothing is None:
-            return KMeans(components, options.classes)
-        return KMeans(components, options.classes, options.smoothing)
+        smoothing = {} if options.smoothing is None else {"smoothing": options.smoothing}
+        return KMeans(components, classes, **smoothing)
     settings = SsccConfig.original() if options.encoder == "original" else SsccConfig()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return Sscc(components, options.classes, settings)
+        return Sscc(components, classes, settings)
+
+
+def _check_init(model: FittedModel, options: TrainOptions) -> None:
+    """Refuse settings that differ from those of the model to go on from."""
+    config = model.method.config()
+    settled = {
+        "method": (options.method, model.method.name),
+        "classes": (options.classes, model.method.classes),
+        "encoder": (options.encoder, config.get("encoder")),
+        "smoothing": (options.smoothing, config.get("smoothing")),
+        "transform": (options.kind, model.transform.kind),
+        "components": (options.components, model.transform.components),
+        "bidx": (options.bands, None),
+    }
+    for name, (asked, has) in settled.items():
+        if asked is not None and asked != has:
+            raise UsageError(
+                f"--{name} {asked} does not go with --init {options.init}, which settles it"
+                + ("" if has is None else f" as {has}")
+            )
 
 
 def area_of(grid: PixelGrid, bounds: Bounds | None) -> Window:

@@ -228,7 +228,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         grid=grid_of(dataset),
         bands=_bands(dataset),
         dtype=dtype.name,
-        nodata=dataset.nodata if nodata is None else nodata,
+        nodata=_nodata(dataset.nodata if nodata is None else nodata),
         layout=_layout(dataset, raw),
         reader=GdalReader(path) if raw is None else raw,
     )
@@ -261,6 +261,10 @@ def _bands(dataset: DatasetReader) -> Bands:
     )
 
 
+def _nodata(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def _as_dtype(nodata: float | None, dtype: np.dtype[Any]) -> np.generic | None:
     """`nodata` as the file's own type holds it, or None where that type cannot hold it."""
     if nodata is None or np.isnan(nodata):
@@ -269,7 +273,7 @@ def _as_dtype(nodata: float | None, dtype: np.dtype[Any]) -> np.generic | None:
         converted: np.generic = dtype.type(nodata)
         return converted
     limits = np.iinfo(dtype)
-    if nodata != int(nodata) or not limits.min <= nodata <= limits.max:
+    if not nodata.is_integer() or not limits.min <= nodata <= limits.max:
         return None
     converted = dtype.type(int(nodata))
     return converted

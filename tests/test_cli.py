@@ -268,8 +268,15 @@ def large(tmp_path: Path) -> Path:
 
 def started(arguments: list[object], folder: Path, appears: Path) -> subprocess.Popen[str]:
     """Start a command and wait until something it makes is there."""
+    # A shell's background job ignores Ctrl-C, and so would what this test starts within one.
+    script = (
+        "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv[0] = 'hsiclust'\n"
+        "runpy.run_module('hsiclust', run_name='__main__')\n"
+    )
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [sys.executable, "-c", script, *map(str, arguments)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -182,6 +182,19 @@ def test_init_goes_on_and_keeps_identities(fields: tuple[Path, Path], tmp_path: 
     assert not torch.equal(old.method.state_dict()["centres"], model.method.state_dict()["centres"])
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"classes": 5}, {"method": "sscc"}, {"smoothing": 7.0}, {"kind": "pca"}, {"bands": "1..5"}],
+)
+def test_init_settles_what_the_model_is(
+    fields: tuple[Path, Path], tmp_path: Path, other: dict[str, object]
+) -> None:
+    train([str(fields[0])], tmp_path / "old", KMEANS)
+    options = replace(KMEANS, init=tmp_path / "old", **other)
+    with pytest.raises(UsageError, match="--init"):
+        train([str(fields[0])], tmp_path / "new", options)
+
+
 def test_clusters_rise_in_their_first_component(fields: tuple[Path, Path], tmp_path: Path) -> None:
     train([str(fields[0])], tmp_path / "m", KMEANS)
     centres = weights(tmp_path / "m")["centres"]
@@ -242,6 +255,8 @@ def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> No
         {"budget": 0},
         {"epochs": -1.0},
         {"encoder": "large"},
+        {"encoder": "dense"},
+        {"method": "sscc", "smoothing": 1.0},
     ],
 )
 def test_options_out_of_range(wrong: dict[str, object]) -> None:
