@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ from hsiclust.tiles import TileStore
 log = logging.getLogger(__name__)
 
 Bounds = tuple[float, float, float, float]
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def plan_prediction(
     device = resolve_device(options.device)
     model = load_model(model_path)
     source = open_source(scene, options.nodata, model, device)
+    _warn_of_nodata(source, model)
     area = source.grid.window
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
@@ -248,20 +251,37 @@ def predict(
 
 def label_tile(job: LabelJob, index: int) -> int:
     """Read, label and write one tile; returns its number of labelled pixels."""
-    source, labeller, store = _opened(job)
+    source, labeller, store = _workbench(job)
     tile = job.tiles[index]
     labels = labeller(source.read(tile), job.tiles.halo)
     store.write(tile, labels.classes, labels.confidence if job.confidence else None)
     return int((labels.classes > 0).sum())
 
 
+def _workbench(job: LabelJob) -> tuple[ComponentSource, Labeller, LabelStore]:
+    """What a job needs, opened once a process; threads that come first wait for each other."""
+    with _OPENING:
+        return _opened(job)
+
+
 @functools.lru_cache(maxsize=2)
 def _opened(job: LabelJob) -> tuple[ComponentSource, Labeller, LabelStore]:
-    """Scene, model and store, opened once a process for each job."""
     device = resolve_device(job.device)
     model = load_model(Path(job.model))
     source = open_source(job.source, job.nodata, model, device)
     return source, Labeller(model.method, device), LabelStore(Path(job.labels), job.tiles)
+
+
+def _warn_of_nodata(source: ComponentSource, model: FittedModel) -> None:
+    if not isinstance(source, SceneComponents) or model.nodata is None:
+        return
+    if source.scene.nodata is None:
+        log.warning(
+            "%s: declares no nodata value (the model's scene had %g); every pixel is labelled "
+            "unless --nodata names one",
+            source.scene.path,
+            model.nodata,
+        )
 
 
 def confidence_path(output: Path) -> Path:

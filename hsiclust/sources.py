@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -12,8 +11,6 @@ from hsiclust.errors import ModelError
 from hsiclust.modelfile import FittedModel
 from hsiclust.scene import Scene
 from hsiclust.tiles import TileStore, is_tile_store
-
-log = logging.getLogger(__name__)
 
 
 def open_source(
@@ -27,15 +24,7 @@ def open_source(
     """
     if not is_tile_store(path):
         scene = Scene.open(path, nodata)
-        source = SceneComponents.of(scene, model.transform, model.sensor, device)
-        if scene.nodata is None and model.nodata is not None:
-            log.warning(
-                "%s: declares no nodata value (the model's scene had %g); every pixel is labelled "
-                "unless --nodata names one",
-                path,
-                model.nodata,
-            )
-        return source
+        return SceneComponents.of(scene, model.transform, model.sensor, device)
     store = TileStore.open(Path(path))
     if not store.transform.equals(model.transform):
         raise ModelError(f"{path}: this tile store was made with another spectral transform")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tiles import TileStore
 from hsiclust.truth import Mask
+
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ def stage_tiles(
 
 def stage_tile(job: StagingJob, index: int) -> int:
     """Read, transform and write one tile; returns its number of valid pixels."""
-    source, store = _opened(job)
+    with _OPENING:  # threads that come first wait for each other
+        source, store = _opened(job)
     tile = store.tiles[index]
     components = source.read(tile)
     store.write(tile, components)

@@ -262,7 +262,7 @@ def test_debug_shows_the_traceback(run: Run) -> None:
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A scene that takes some seconds in small tiles."""
-    cube, _ = fields_cube(600, 700)
+    cube, _ = fields_cube(240, 320)
     return write_raster(tmp_path / "large.tif", cube)
 
 
