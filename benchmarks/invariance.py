@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 
 from benchmarks.make_scene import SOURCE
 from benchmarks.results import Section, add_record_option, report, table
@@ -120,6 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     """Label every scene in every way and print the table."""
     arguments = parse_arguments(argv)
     prepare_process()
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for scene in arguments.scene:

@@ -157,7 +157,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=10, help="of each engine, 10")
-    parser.add_argument("--size", default="64MiB", help="of the scene, 64MiB")
+    parser.add_argument("--size", default="192MiB", help="of the scene, 192MiB")
     parser.add_argument("--tile-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="processes of the second engine, 2")
     parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")

@@ -34,6 +34,8 @@ _DATA_TYPES = {
 }
 # Axis of (band, row, col) within the array as it lies on disk.
 _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (2, 0, 1)}
+# Bytes of a file that are mapped at once; pages are only read where a window lies.
+_MAPPED_BYTES = 2**24
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
 
 
@@ -75,8 +77,8 @@ class RawCube:
     def read(self, window: Window, bands: Sequence[int]) -> NDArray[np.generic]:
         """Copy a window into memory.
 
-        The map is made anew for each read and dropped at its end: pages of a lasting map
-        would count as this process's memory until it holds the whole scene.
+        Mapped piece by piece: pages of a map count as this process's memory while it lasts, and
+        a window touches whole pages of every line that it crosses.
 
         Args:
             window: Rows and columns.
@@ -85,16 +87,33 @@ class RawCube:
         Returns:
             `(band, row, col)` in native byte order; memory keeps the order of the file.
         """
-        disk = np.memmap(self.path, self.dtype, "r", self.offset, self.disk_shape)
-        cube = np.transpose(disk, _AXES[self.interleave])  # a view: (band, row, col)
-        rows, cols = window.slices
         first, last = min(bands), max(bands)
-        block = cube[first : last + 1, rows, cols]
-        native = np.array(block, dtype=disk.dtype.newbyteorder("="), order="K")
+        span = (slice(first, last + 1), *window.slices)  # (band, row, col)
+        order = np.argsort(_AXES[self.interleave])  # axis of the cube at each axis on disk
+        outer, middle, inner = (span[axis] for axis in order)
+        shape = tuple(part.stop - part.start for part in (outer, middle, inner))
+        block = np.empty(shape, np.dtype(self.dtype).newbyteorder("="))
+        step = max(1, _MAPPED_BYTES // self._slab_bytes)
+        for start in range(outer.start, outer.stop, step):
+            stop = min(start + step, outer.stop)
+            slab = self._slab(start, stop)
+            block[start - outer.start : stop - outer.start] = slab[:, middle, inner]
+        cube = block.transpose(_AXES[self.interleave])
         if list(bands) == list(range(first, last + 1)):
-            return native
-        chosen: NDArray[np.generic] = native[np.asarray(bands) - first]
+            return cube
+        chosen: NDArray[np.generic] = cube[np.asarray(bands) - first]
         return chosen
+
+    @property
+    def _slab_bytes(self) -> int:
+        """Bytes of one step along the outermost axis on disk: a band, or a line of all bands."""
+        return math.prod(self.disk_shape[1:]) * np.dtype(self.dtype).itemsize
+
+    def _slab(self, start: int, stop: int) -> NDArray[np.generic]:
+        """Map a run of the outermost axis, in the order of the file."""
+        shape = (stop - start, *self.disk_shape[1:])
+        offset = self.offset + start * self._slab_bytes
+        return np.memmap(self.path, self.dtype, "r", offset, shape)
 
 
 def raw_cube(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) -> RawCube | None:

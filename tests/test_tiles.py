@@ -35,7 +35,8 @@ def test_tiles_hold_the_transformed_scene(fields: tuple[Path, Path], store: Tile
     for here in store.tiles:
         stored, fresh = store.read(here), source.read(here)
         assert stored.values.shape == fresh.values.shape
-        assert torch.equal(stored.values, fresh.values.half().float())
+        # a worker's product on one thread may round otherwise than ours, then float16 does
+        torch.testing.assert_close(stored.values, fresh.values, atol=2e-3, rtol=2e-3)
         assert torch.equal(stored.valid, fresh.valid)
 
 
