@@ -17,7 +17,7 @@ import typer
 
 from hsiclust import __version__, console
 from hsiclust.errors import HsiclustError, StoppedError, UsageError
-from hsiclust.process import prepare_process
+from hsiclust.process import keep_freed_memory, let_threads_sleep
 
 if TYPE_CHECKING:
     from hsiclust.engine import EngineOptions
@@ -156,6 +156,7 @@ def train(
 ) -> None:
     """Fit a model to one or many scenes."""
     console.log_to_stderr(quiet, verbose)
+    keep_freed_memory()
     from hsiclust.api import Step, TrainOptions
     from hsiclust.api import train as run
 
@@ -180,6 +181,7 @@ def train(
         overwrite=overwrite,
         engine=_engine(workers, scheduler),
     )
+    stop = _StopBetweenSteps()
     with console.progress("training", quiet) as show:
 
         def watch(step: Step) -> None:
@@ -189,6 +191,7 @@ def train(
                 f"loss {step.loss:.3f}, {step.in_use} clusters in use, "
                 f"{step.rate / 1e6:.3f} Mpixel/s",
             )
+            stop.check()  # between two steps, where a checkpoint can be written
 
         result = run(scenes, output, options, watch)
     if result.collapsed:
@@ -383,6 +386,7 @@ def demo(
 ) -> None:
     """Train on the scene that comes along, map it, score it and draw it."""
     console.log_to_stderr(quiet, verbose=False)
+    keep_freed_memory()
     from hsiclust.api import demo as run
 
     with console.progress("demo", quiet) as show:
@@ -392,7 +396,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
-    prepare_process()
+    let_threads_sleep()
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()
@@ -404,13 +408,33 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise StoppedError("stopped by SIGTERM; the same command goes on where it was")
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise StoppedError(
+        "stopped by SIGTERM; train, predict and tile go on where they were when started again"
+    )
+
+
+class _StopBetweenSteps:
+    """From the first step of a training on, SIGTERM waits for the end of a step."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def check(self) -> None:
+        """Stop if that was asked for."""
+        if self._asked:
+            _stop(signal.SIGTERM, None)
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) and not isinstance(error, HsiclustError):
         return f"out of memory ({error}); give a smaller --memory"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
 
 

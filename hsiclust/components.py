@@ -6,7 +6,6 @@ This one function of a tile feeds training and labelling, so the two cannot diff
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -83,12 +82,8 @@ class SceneComponents:
 
     @property
     def identity(self) -> str:
-        """Path, size and time of the file, and how it is understood."""
-        file = Path(self.scene.path)
-        status = file.stat() if file.is_file() else None
-        size, changed = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-        scene = self.scene
-        return f"{scene.path} {size} {changed} {scene.grid} {scene.dtype} {scene.nodata}"
+        """That of the scene."""
+        return self.scene.identity
 
     def read(self, tile: Tile) -> Components:
         """Read a tile's core and halo and transform them.

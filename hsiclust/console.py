@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from time import monotonic
@@ -32,8 +33,9 @@ def log_to_stderr(quiet: bool, verbose: bool) -> None:
 
 def say(text: str) -> None:
     """A line for people."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # a log that is full must not stop the work
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 @contextmanager
@@ -100,6 +102,8 @@ def jsonable(value: Any) -> Any:
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
     return str(value) if isinstance(value, Path) else value
 
 

@@ -128,13 +128,11 @@ def _submitter(client: Any, task: Callable[[_Job, int], int], job: _Job) -> Call
 def _alone(task: Callable[[_Job, int], int], job: _Job, index: int) -> int:
     """Run one tile on one thread: the tiles are the parallelism, and sums keep their order."""
     import torch
-    from threadpoolctl import threadpool_limits
 
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
     try:
-        with threadpool_limits(limits=1, user_api="blas"):
-            return task(job, index)
+        return task(job, index)
     except HsiclustError as error:
         failure = type(error)(str(error))
     # Raised out here it has no context: GDAL's own exceptions do not survive the way back.

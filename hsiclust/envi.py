@@ -87,22 +87,24 @@ class RawCube:
         Returns:
             `(band, row, col)` in native byte order; memory keeps the order of the file.
         """
-        first, last = min(bands), max(bands)
-        span = (slice(first, last + 1), *window.slices)  # (band, row, col)
-        order = np.argsort(_AXES[self.interleave])  # axis of the cube at each axis on disk
-        outer, middle, inner = (span[axis] for axis in order)
-        shape = tuple(part.stop - part.start for part in (outer, middle, inner))
-        block = np.empty(shape, np.dtype(self.dtype).newbyteorder("="))
+        rows, cols = window.slices
+        dtype = np.dtype(self.dtype).newbyteorder("=")
+        if self.interleave == "bsq":
+            block = np.empty((len(bands), window.rows, window.cols), dtype)
+            for number, band in enumerate(bands):
+                block[number] = self._slab(band, band + 1)[0, rows, cols]
+            return block
+        chosen = _selection(bands)
+        bil = self.interleave == "bil"
+        shape = (len(bands), window.cols) if bil else (window.cols, len(bands))
+        block = np.empty((window.rows, *shape), dtype)
         step = max(1, _MAPPED_BYTES // self._slab_bytes)
-        for start in range(outer.start, outer.stop, step):
-            stop = min(start + step, outer.stop)
+        for start in range(rows.start, rows.stop, step):
+            stop = min(start + step, rows.stop)
             slab = self._slab(start, stop)
-            block[start - outer.start : stop - outer.start] = slab[:, middle, inner]
-        cube = block.transpose(_AXES[self.interleave])
-        if list(bands) == list(range(first, last + 1)):
-            return cube
-        chosen: NDArray[np.generic] = cube[np.asarray(bands) - first]
-        return chosen
+            part = slab[:, chosen, cols] if bil else slab[:, cols, chosen]
+            block[start - rows.start : stop - rows.start] = part
+        return block.transpose(_AXES[self.interleave])
 
     @property
     def _slab_bytes(self) -> int:
@@ -114,6 +116,14 @@ class RawCube:
         shape = (stop - start, *self.disk_shape[1:])
         offset = self.offset + start * self._slab_bytes
         return np.memmap(self.path, self.dtype, "r", offset, shape)
+
+
+def _selection(bands: Sequence[int]) -> slice | NDArray[np.intp]:
+    """Bands as an index; a run of neighbours as a slice, which copies faster."""
+    first, last = bands[0], bands[-1]
+    if list(bands) == list(range(first, last + 1)):
+        return slice(first, last + 1)
+    return np.asarray(bands)
 
 
 def raw_cube(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) -> RawCube | None:

@@ -29,6 +29,10 @@ class InputError(HsiclustError, ValueError):
     exit_code = 3
 
 
+class NoOverlapError(InputError):
+    """Vectors or a raster that do not meet the scene."""
+
+
 class ModelError(HsiclustError, ValueError):
     """A model file that cannot be read, or that does not fit the scene."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from hsiclust.bands import Bands
 from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
-from hsiclust.modelfile import load_model
+from hsiclust.modelfile import is_model_file, load_model
 from hsiclust.scene import Scene, data_file
 from hsiclust.tiles import TileStore, is_tile_store
 
@@ -27,7 +27,7 @@ def info(path: str) -> Facts:
     """
     if is_tile_store(path):
         return _store(Path(path))
-    if Path(path).suffix == ".safetensors":
+    if Path(path).suffix == ".safetensors" or is_model_file(path):
         return _model(Path(path))
     raster = data_file(path)
     facts = describe_map(raster)

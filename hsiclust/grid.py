@@ -8,6 +8,7 @@ reflect-padded scene has there. That is why labels do not depend on the tile siz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -132,7 +133,7 @@ class PixelGrid:
         Raises:
             UsageError: The bounds are empty or do not meet the grid.
         """
-        if not (west < east and south < north):
+        if not (west < east and south < north and math.isfinite(east - west + north - south)):
             raise UsageError(f"bounds {west},{south},{east},{north} are not west,south,east,north")
         to_pixel = ~self.transform
         corners = [to_pixel @ (x, y) for x in (west, east) for y in (south, north)]
@@ -310,19 +311,19 @@ def spread_windows(
     if area.pixels <= pixels:
         tiles = TileGrid(area, area, min(side, area.rows), min(side, area.cols), 0)
         return [tile.core for tile in tiles]
-    side = min(side, area.rows, area.cols)
-    count = max(1, pixels // side**2)
-    down = round((count * area.rows / area.cols) ** 0.5)
-    down = int(np.clip(down, 1, min(count, area.rows // side)))
-    across = int(np.clip(count // down, 1, area.cols // side))
+    height, width = min(side, area.rows), min(side, area.cols)
+    count = max(1, pixels // (height * width))
+    down = round((count * area.rows * width / (area.cols * height)) ** 0.5)
+    down = int(np.clip(down, 1, min(count, area.rows // height)))
+    across = int(np.clip(count // down, 1, area.cols // width))
     row_edges = area.row + np.arange(down + 1) * area.rows // down
     col_edges = area.col + np.arange(across + 1) * area.cols // across
     return [
         Window(
-            int(generator.integers(top, bottom - side + 1)),
-            int(generator.integers(left, right - side + 1)),
-            side,
-            side,
+            int(generator.integers(top, bottom - height + 1)),
+            int(generator.integers(left, right - width + 1)),
+            height,
+            width,
         )
         for top, bottom in pairwise(row_edges)
         for left, right in pairwise(col_edges)

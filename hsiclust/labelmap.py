@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
@@ -67,6 +68,29 @@ def write_map(
 def write_confidence(source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat) -> None:
     """Write a confidence map: 0 to 100 per cent, nodata 255; else as `write_map`."""
     _write(source, grid, output, form, _Layer("AVERAGE", _UNSURE, 100, None))
+
+
+def rehearse_map(grid: PixelGrid, output: Path, classes: Classes, form: MapFormat) -> None:
+    """Write a map of one pixel elsewhere, to learn now what would fail after all the work.
+
+    Raises:
+        UsageError: As `write_map`.
+    """
+    corner = PixelGrid(1, 1, grid.transform, grid.crs)
+    with tempfile.TemporaryDirectory() as folder:
+        rehearsal = Path(folder) / output.name
+        try:
+            write_map(_Blank(), corner, rehearsal, classes, form)
+        except UsageError as error:
+            raise UsageError(str(error).replace(str(rehearsal), str(output))) from None
+
+
+@dataclass(frozen=True)
+class _Blank:
+    """Labels of a map without a class."""
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        return np.zeros((window.rows, window.cols), np.uint8)
 
 
 @dataclass(frozen=True)

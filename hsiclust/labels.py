@@ -15,11 +15,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
-from hsiclust.errors import OutputExistsError
+from hsiclust.errors import HsiclustError, OutputExistsError
 from hsiclust.grid import Tile, TileGrid, Window
 from hsiclust.output import remove
 
 _FORMAT = "hsiclust-labels"
+_ARRAYS = ("labels", "confidence", "done")
 UNSURE = 255  # confidence of pixels that have no class
 
 
@@ -45,12 +46,9 @@ class LabelStore:
         Raises:
             OutputExistsError: There is a store of another run.
         """
-        if not self.path.exists():
-            self._create(run)
-            return
         if self._is_of(run):
             return
-        if not overwrite:
+        if _attributes(self.path) and not overwrite:
             raise OutputExistsError(
                 f"{self.path}: holds an unfinished run with another scene, model or tile size; "
                 "--overwrite discards it"
@@ -64,7 +62,7 @@ class LabelStore:
 
         A run that goes on keeps its tile size, whatever memory the machine has now.
         """
-        attributes = _attributes(path) if path.exists() else {}
+        attributes = _attributes(path)
         tile = attributes.get("tile")
         return tile if attributes.get("run") == run and isinstance(tile, int) else None
 
@@ -84,11 +82,31 @@ class LabelStore:
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Labels of a window of the area, `(row, col)`."""
-        return np.asarray(self._array("labels")[window.slices], np.uint8)
+        return self._read("labels", window)
 
     def read_confidence(self, window: Window) -> NDArray[np.uint8]:
         """Confidence of a window of the area in per cent, `(row, col)`."""
-        return np.asarray(self._array("confidence")[window.slices], np.uint8)
+        return self._read("confidence", window)
+
+    def _read(self, name: str, window: Window) -> NDArray[np.uint8]:
+        try:
+            return np.asarray(self._array(name)[window.slices], np.uint8)
+        except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
+            self._forget(window)
+            raise HsiclustError(
+                f"{self.path}: labels of rows {window.row} to {window.row_stop - 1} are damaged "
+                f"({error}); the same command labels them again"
+            ) from error
+
+    def _forget(self, window: Window) -> None:
+        """Take back the flags of all tiles that meet a window of the area."""
+        top, left = window.row // self.tiles.tile_rows, window.col // self.tiles.tile_cols
+        bottom = (window.row_stop - 1) // self.tiles.tile_rows
+        right = (window.col_stop - 1) // self.tiles.tile_cols
+        done = self._array("done")
+        for row in range(top, bottom + 1):
+            for col in range(left, right + 1):
+                done[row * self.tiles.across + col] = 0
 
     def _create(self, run: str) -> None:
         group = zarr.open_group(self.path, mode="w")
@@ -105,13 +123,16 @@ class LabelStore:
 
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)
-        return attributes.get("run") == run and attributes.get("tiles") == asdict(self.tiles)
+        whole = all((self.path / name / "zarr.json").is_file() for name in _ARRAYS)
+        same = attributes.get("run") == run and attributes.get("tiles") == asdict(self.tiles)
+        return whole and same
 
     def _array(self, name: str) -> Any:
         return zarr.open_array(self.path / name, mode="r+")
 
 
 def _attributes(path: Path) -> dict[str, Any]:
+    """What a store says of itself; nothing where there is none, or one that was never finished."""
     try:
         attributes = dict(zarr.open_group(path, mode="r").attrs)
     except (BaseZarrError, OSError, ValueError):

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hsiclust.bands import Bands
-from hsiclust.errors import ModelError
+from hsiclust.errors import ModelError, UsageError
 from hsiclust.models.base import LARGEST_CLASSES, Method
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
@@ -136,13 +136,15 @@ def load_model(path: Path) -> FittedModel:
             transform = _transform(path, metadata, shapes, file)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a model file, or cut short: {error}") from error
+    _check_values(path, metadata, method, network, transform)
     method.load_state_dict(network, assign=True)
     method.eval()
-    classes = Classes(
-        tuple(metadata.classes.names), tuple((r, g, b) for r, g, b in metadata.classes.colours)
-    )
-    if len(classes.names) != method.classes:
-        raise ModelError(f"{path}: damaged: {len(classes.names)} class names for the network")
+    try:
+        classes = Classes(
+            tuple(metadata.classes.names), tuple((r, g, b) for r, g, b in metadata.classes.colours)
+        )
+    except UsageError as error:
+        raise ModelError(f"{path}: damaged: {error}") from error
     sensor = metadata.sensor
     wavelengths = None if sensor.wavelengths is None else tuple(sensor.wavelengths)
     return FittedModel(
@@ -153,6 +155,16 @@ def load_model(path: Path) -> FittedModel:
         classes,
         metadata.provenance,
     )
+
+
+def is_model_file(path: str | Path) -> bool:
+    """Whether a file begins as a safetensors file does: a length, then JSON."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return False
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**27
 
 
 def file_digest(path: Path) -> str:
@@ -197,6 +209,32 @@ def _empty_method(path: Path, metadata: _Metadata, shapes: Mapping[str, tuple[in
                 f"{path}: damaged: tensor {name} has shape {found}, not {tuple(value.shape)}"
             )
     return method
+
+
+def _check_values(
+    path: Path,
+    metadata: _Metadata,
+    method: Method,
+    network: Mapping[str, torch.Tensor],
+    transform: SpectralTransform,
+) -> None:
+    """Refuse what has the right shape and still cannot label: other types, values not finite."""
+    for name, wanted in method.state_dict().items():
+        found = network[name]
+        if found.dtype != wanted.dtype:
+            raise ModelError(f"{path}: damaged: tensor {name} holds {found.dtype}")
+        if not bool(torch.isfinite(found).all()):
+            raise ModelError(f"{path}: damaged: tensor {name} holds values that are not finite")
+    arrays = [getattr(transform, name) for name in _TRANSFORM_TENSORS]
+    if not all(np.isfinite(array).all() for array in arrays) or not (transform.scale > 0).all():
+        raise ModelError(f"{path}: damaged: the transform holds values that cannot be")
+    if len(set(transform.bands)) != len(transform.bands):
+        raise ModelError(f"{path}: damaged: the transform uses a band twice")
+    if metadata.receptive_field != method.receptive_field:
+        raise ModelError(
+            f"{path}: damaged: a receptive field of {metadata.receptive_field} pixels, "
+            f"the network's is {method.receptive_field}"
+        )
 
 
 def _transform(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from hsiclust.labeller import Labeller
 from hsiclust.models.base import Method
 from hsiclust.tiles import TileStore
 from hsiclust.truth import open_truth
+
+log = logging.getLogger(__name__)
 
 Counts = NDArray[np.int64]
 
@@ -94,6 +97,8 @@ def order_like_map(sample: LabelledSample, path: Path) -> list[int]:
         numbers = maps[tile.store.path].read(tile.core)
         both = (tile.labels > 0) & (numbers > 0) & (numbers <= classes)
         np.add.at(shared, (tile.labels[both] - 1, numbers[both].astype(int) - 1), 1)
+    if not shared.any():
+        log.warning("%s: shares no labelled pixel with the scenes; numbers are arbitrary", path)
     clusters, numbers = linear_sum_assignment(shared, maximize=True)
     order = np.empty(classes, int)
     order[numbers] = clusters

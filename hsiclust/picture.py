@@ -14,7 +14,7 @@ from hsiclust.errors import InputError
 from hsiclust.falsecolour import NO_DATA, Image, false_colour
 from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.legend import read_classes
-from hsiclust.output import refuse_existing, written_beside
+from hsiclust.output import refuse_existing, refuse_inputs, written_beside
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.scene import grid_of, open_raster
 from hsiclust.scores import Numbers, Scores, contingency, score
@@ -81,6 +81,7 @@ def report(label_map: Path, output: Path, options: ReportOptions | None = None) 
     """
     chosen = options or ReportOptions()
     refuse_existing(output, chosen.overwrite)
+    refuse_inputs(output, label_map, chosen.scene, chosen.truth)
     with open_raster(str(label_map)) as dataset:
         grid = grid_of(dataset)
     step = -(-max(grid.rows, grid.cols) // _LONGEST_SIDE)

@@ -25,11 +25,11 @@ from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.labeller import Labeller
-from hsiclust.labelmap import write_confidence, write_map
+from hsiclust.labelmap import rehearse_map, write_confidence, write_map
 from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import FittedModel, file_digest, load_model
-from hsiclust.output import refuse_existing, remove
+from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
 from hsiclust.plan import RunPlan, TileLoad, plan_run
 from hsiclust.sources import open_source
 from hsiclust.tiles import TileStore
@@ -173,10 +173,8 @@ def plan_prediction(
         ModelError: The model cannot be used, or not with this scene.
         UsageError: The output exists, or an option is out of range.
     """
-    driver_for(output, options.driver)
-    refuse_existing(output, options.overwrite)
-    if options.confidence:
-        refuse_existing(confidence_path(output), options.overwrite)
+    driver = driver_for(output, options.driver)
+    refuse_inputs(output, scene, model_path)
     device = resolve_device(options.device)
     model = load_model(model_path)
     source = open_source(scene, options.nodata, model, device)
@@ -186,7 +184,13 @@ def plan_prediction(
         area = source.grid.window_of_bounds(*options.bounds)
     labels = output.with_name(f".{output.name}.labels.zarr")
     run = _run_hash(source, model_path, area, options.confidence)
-    tile = options.tile or LabelStore.tile_of_run(labels, run)
+    earlier = LabelStore.tile_of_run(labels, run)
+    # A run that goes on may find maps that it wrote itself before it was killed.
+    for path in (output, confidence_path(output)) if options.confidence else (output,):
+        refuse_existing(path, options.overwrite or earlier is not None)
+    form = MapFormat(driver, 512, options.creation)
+    rehearse_map(source.grid.crop(area), output, model.classes, form)
+    tile = options.tile or earlier
     plan = _plan(source, model, area, options, tile)
     tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.method.halo)
     if isinstance(source, TileStore):
@@ -225,19 +229,26 @@ def predict(
     start = perf_counter()
     job, output = plan.job, plan.output
     store = LabelStore(Path(job.labels), job.tiles)
-    store.open_or_create(job.run, options.overwrite)
-    todo = store.missing()
-    resumed = len(job.tiles) - len(todo)
-    if resumed:
-        log.info("going on with an earlier run: %d of %d tiles are done", resumed, len(job.tiles))
-    done, labelled = resumed, 0
-    engine = options.engine.limited_to(plan.run.in_flight)
-    for _, pixels in run_tiles(label_tile, job, todo, engine):
-        done, labelled = done + 1, labelled + pixels
-        if progress is not None:
-            progress(done, len(job.tiles))
-    confidence = _write(plan, store, options)
-    remove(store.path)
+    with locked(output):
+        store.open_or_create(job.run, options.overwrite)
+        todo = store.missing()
+        resumed = len(job.tiles) - len(todo)
+        if resumed:
+            log.info("going on with an earlier run: %d of %d tiles done", resumed, len(job.tiles))
+        done, labelled = resumed, 0
+        engine = options.engine.limited_to(plan.run.in_flight)
+        for _, pixels in run_tiles(label_tile, job, todo, engine):
+            done, labelled = done + 1, labelled + pixels
+            if progress is not None:
+                progress(done, len(job.tiles))
+        confidence = _write(plan, store, options)
+        remove(store.path)
+    if labelled == 0 and not resumed:
+        log.warning(
+            "%s: not one pixel got a class: each is nodata or not finite in a band that the model "
+            "needs",
+            output,
+        )
     return Prediction(
         map=output,
         confidence=confidence,
@@ -303,9 +314,10 @@ def _plan(
         components=model.transform.components,
         floats=model.method.floats_per_pixel,
         halo=model.method.halo,
+        fixed=model.method.fixed_bytes,
     )
     grid = source.grid.crop(area)
-    return plan_run(grid, load, options.engine.parallel, options.memory, tile)
+    return plan_run(grid, load, options.engine, options.memory, tile)
 
 
 def _run_hash(source: ComponentSource, model: Path, area: Window, confidence: bool) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +12,20 @@ import torch
 
 from hsiclust.bands import Bands
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import UsageError
+from hsiclust.errors import NoOverlapError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.base import LARGEST_CLASSES, Method
-from hsiclust.models.kmeans import KMeans
+from hsiclust.models.kmeans import LARGEST_SMOOTHING, KMeans
 from hsiclust.models.sscc import Sscc, SsccConfig
 from hsiclust.palette import Classes
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
 from hsiclust.spectra import Kind, SpectralTransform
 from hsiclust.tiles import TileStore, is_tile_store
+from hsiclust.truth import Mask, Unlabelled, open_mask
+
+log = logging.getLogger(__name__)
 
 Bounds = tuple[float, float, float, float]
 
@@ -85,8 +90,16 @@ class TrainOptions:
             raise UsageError(f"{self.classes} classes: 2 to {LARGEST_CLASSES} can be told apart")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("give steps or epochs, not both")
-        if min(self.steps or 1, self.budget) < 1 or (self.epochs or 1) <= 0:
-            raise UsageError("steps, epochs and budget must be positive")
+        if min(1 if self.steps is None else self.steps, self.budget) < 1:
+            raise UsageError("steps and budget must be positive")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise UsageError(f"{self.epochs} epochs: give a positive number")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed {self.seed} is not within 0..{2**32 - 1}")
+        if self.smoothing is not None and not 0 <= self.smoothing <= LARGEST_SMOOTHING:
+            raise UsageError(
+                f"smoothing of {self.smoothing} pixels is not within 0..{LARGEST_SMOOTHING:g}"
+            )
         if self.init is None:
             if self.method == "kmeans" and self.encoder is not None:
                 raise UsageError("k-means has no encoder")
@@ -156,6 +169,17 @@ def _check_init(model: FittedModel, options: TrainOptions) -> None:
             )
 
 
+def mask_of(grid: PixelGrid, options: TrainOptions) -> Mask | None:
+    """The mask on a scene's grid; of several scenes one that it does not meet is all outside."""
+    if options.mask is None:
+        return None
+    try:
+        return open_mask(options.mask, grid)
+    except NoOverlapError as error:
+        log.warning("%s", error)
+        return Mask(Unlabelled())
+
+
 def area_of(grid: PixelGrid, bounds: Bounds | None) -> Window:
     """The window of bounds in map units, or the whole grid."""
     return grid.window if bounds is None else grid.window_of_bounds(*bounds)
@@ -175,6 +199,9 @@ def _transform(
         store = TileStore.open(Path(stores[0]))
         return store.transform, store.sensor, None
     scenes = [Scene.open(source, options.nodata) for source in sources]
-    regions = [Region(scene, area_of(scene.grid, options.bounds)) for scene in scenes]
+    regions = [
+        Region(scene, area_of(scene.grid, options.bounds), mask_of(scene.grid, options))
+        for scene in scenes
+    ]
     transform = fit_to_scenes(regions, options.transform, options.seed)
     return transform, scenes[0].bands, scenes[0].nodata

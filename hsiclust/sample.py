@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hsiclust.bands import Bands, match_bands, parse_bands
 from hsiclust.errors import InputError
-from hsiclust.grid import Window, spread_windows
+from hsiclust.grid import TileGrid, Window, spread_windows
 from hsiclust.scene import Scene
 from hsiclust.spectra import Kind, Sample, SpectralTransform, fit_transform
 
@@ -25,12 +27,36 @@ _WINDOW_SIDE = 64
 _ROUNDS = 4
 
 
+class PixelMask(Protocol):
+    """Says which pixels of a scene count."""
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """Whether the pixels of a window count, `(row, col)`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Region:
-    """A scene, and the part of it that counts."""
+    """A scene, and the part of it that counts.
+
+    Attributes:
+        scene: The scene.
+        area: Pixels beyond it do not count.
+        mask: Of the pixels in it, those outside the mask do not count either.
+    """
 
     scene: Scene
     area: Window
+    mask: PixelMask | None = None
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A window of a region: pixels `(band, row, col)`, and which of them count `(row, col)`."""
+
+    region: Region
+    block: NDArray[np.generic]
+    counts: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -67,31 +93,28 @@ def fit_to_scenes(
     sensor = regions[0].scene.bands
     asked = _asked_bands(sensor, options.bands)
     generator = np.random.default_rng(seed)
-    sample: list[tuple[NDArray[np.generic], NDArray[np.bool_]]] = []
-    blocks: list[list[NDArray[np.generic]]] = []
+    windows: list[_Sampled] = []
     for region in regions:
         bands = match_bands(asked, sensor, region.scene.bands, region.scene.path)
-        blocks.append(_sample_blocks(region, bands, len(regions), generator))
-    present = _present_bands(regions, blocks)
+        windows += _sample_windows(region, bands, len(regions), generator)
+    present = _present_bands(windows)
     if not present.any():
-        names = ", ".join(region.scene.path for region in regions)
-        raise InputError(f"{names}: no band holds data in the sampled pixels")
+        raise InputError(f"{_names(regions)}: no band holds data in the sampled pixels")
     if not present.all():
         log.warning("%d bands hold no data and are dropped", int((~present).sum()))
-    for region, scene_blocks in zip(regions, blocks, strict=True):
-        for block in scene_blocks:
-            kept = block if present.all() else block[present]
-            sample.append((kept, region.scene.valid(kept)))
+    sample = [_kept(window, present) for window in windows]
     _check_pixels(sample, regions)
     used = [band for band, here in zip(asked, present, strict=True) if here]
-    transform = fit_transform(
-        sample,
-        used,
-        options.kind,
-        options.components,
-        most_components=options.most_components,
-        whiten=options.whiten,
-    )
+    # On one thread, so that the sums, and with them the model, are the same on every machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        transform = fit_transform(
+            sample,
+            used,
+            options.kind,
+            options.components,
+            most_components=options.most_components,
+            whiten=options.whiten,
+        )
     if len(transform.bands) < len(used):
         log.warning("%d constant bands are dropped", len(used) - len(transform.bands))
     return transform
@@ -106,25 +129,36 @@ def _asked_bands(sensor: Bands, text: str | None) -> tuple[int, ...]:
     return usable
 
 
-def _sample_blocks(
+def _sample_windows(
     region: Region, bands: Sequence[int], scenes: int, generator: np.random.Generator
-) -> list[NDArray[np.generic]]:
-    """Windows of a scene, drawn again elsewhere while few of their pixels hold data."""
-    scene = region.scene
-    pixel_bytes = len(bands) * np.dtype(scene.dtype).itemsize
+) -> list[_Sampled]:
+    """Windows of a scene, drawn again elsewhere while few of their pixels count."""
+    pixel_bytes = len(bands) * np.dtype(region.scene.dtype).itemsize
     pixels = max(_WINDOW_SIDE**2, min(_SAMPLE_PIXELS, _SAMPLE_BYTES // pixel_bytes) // scenes)
-    blocks: list[NDArray[np.generic]] = []
+    sampled: list[_Sampled] = []
     held = 0
     for _ in range(_ROUNDS):
-        for window in spread_windows(region.area, pixels, _WINDOW_SIDE, generator):
-            block = scene.read(window, bands)
-            data = int(_any_data(scene, block).sum())
-            if data and held < pixels:
-                blocks.append(block)
-                held += data
+        for window in _windows(region, pixels, generator):
+            block = region.scene.read(window, bands)
+            counts = _any_data(region.scene, block)
+            if region.mask is not None:
+                counts &= region.mask.read(window)
+            if counts.any() and held < pixels:
+                sampled.append(_Sampled(region, block, counts))
+                held += int(counts.sum())
         if held >= pixels // 2 or region.area.pixels <= pixels:
             break
-    return blocks
+    return sampled
+
+
+def _windows(region: Region, pixels: int, generator: np.random.Generator) -> list[Window]:
+    """Windows to sample: spread over the area, or over the tiles that the mask reaches into."""
+    if region.mask is None or region.area.pixels <= pixels:
+        return spread_windows(region.area, pixels, _WINDOW_SIDE, generator)
+    cells = TileGrid(region.area, region.area, _WINDOW_SIDE, _WINDOW_SIDE, 0)
+    reached = [tile.core for tile in cells if region.mask.read(tile.core).any()]
+    count = min(len(reached), max(1, pixels // _WINDOW_SIDE**2))
+    return [reached[int(index)] for index in generator.permutation(len(reached))[:count]]
 
 
 def _any_data(scene: Scene, block: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -133,24 +167,32 @@ def _any_data(scene: Scene, block: NDArray[np.generic]) -> NDArray[np.bool_]:
     return np.asarray(np.any(here, axis=0), bool)
 
 
-def _present_bands(
-    regions: Sequence[Region], blocks: Sequence[Sequence[NDArray[np.generic]]]
-) -> NDArray[np.bool_]:
+def _present_bands(windows: Sequence[_Sampled]) -> NDArray[np.bool_]:
     """Bands that hold data somewhere in the sample, `(band,)`."""
     here = [
-        [bool(region.scene.valid(band[None]).any()) for band in block]
-        for region, scene_blocks in zip(regions, blocks, strict=True)
-        for block in scene_blocks
+        [bool(window.region.scene.valid(band[None]).any()) for band in window.block]
+        for window in windows
     ]
     return np.any(here, axis=0) if here else np.zeros(1, bool)
+
+
+def _kept(
+    window: _Sampled, present: NDArray[np.bool_]
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """A window's bands that hold data, and the pixels in which all of them do and that count."""
+    block = window.block if present.all() else window.block[present]
+    return block, window.region.scene.valid(block) & window.counts
+
+
+def _names(regions: Sequence[Region]) -> str:
+    return ", ".join(region.scene.path for region in regions)
 
 
 def _check_pixels(sample: Sample, regions: Sequence[Region]) -> None:
     valid = sum(int(mask.sum()) for _, mask in sample)
     bands = len(sample[0][0])
     if valid <= bands:
-        names = ", ".join(region.scene.path for region in regions)
         raise InputError(
-            f"{names}: {valid} valid pixels in the sample are too few for {bands} bands "
-            "(is the nodata value right, are bad bands marked?)"
+            f"{_names(regions)}: {valid} valid pixels in the sample are too few for {bands} bands "
+            "(is the nodata value right, are bad bands marked, does the mask reach enough?)"
         )

@@ -7,6 +7,8 @@ thread, because a GDAL handle must never be shared between threads.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -26,6 +29,8 @@ from hsiclust.bands import Bands, describe_bands
 from hsiclust.envi import RawCube, data_file_of_header, raw_cube
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
+
+log = logging.getLogger(__name__)
 
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
 _OPENING = threading.Lock()
@@ -119,12 +124,27 @@ class Scene:
         """
         name = data_file(path)
         with open_raster(name) as dataset:
+            if dataset.gcps[0] and dataset.transform == Affine.identity():
+                log.warning(
+                    "%s: lies on the ground by control points (GCPs) only, which a map does not "
+                    "keep; warp the scene first, or its map has no place",
+                    name,
+                )
             return _describe(name, dataset, nodata)
 
     @property
     def name(self) -> str:
         """File name without folders."""
         return Path(self.path).name
+
+    @property
+    def identity(self) -> str:
+        """Hash of path, size and time of the file, and of how it is understood."""
+        file = Path(self.path)
+        status = file.stat() if file.is_file() else None
+        size, changed = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+        facts = (str(file.absolute()), size, changed, self.grid, self.dtype, self.nodata)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     @property
     def nbytes(self) -> int:
@@ -175,6 +195,10 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
     Raises:
         InputError: The file is not there or GDAL cannot open it.
     """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path!a}: a file name that is not UTF-8 text; rename the file") from None
     try:
         with _open_quietly(path) as dataset:
             yield dataset
@@ -270,6 +294,8 @@ def _as_dtype(nodata: float | None, dtype: np.dtype[Any]) -> np.generic | None:
     if nodata is None or np.isnan(nodata):
         return None
     if np.issubdtype(dtype, np.floating):
+        if abs(nodata) > np.finfo(dtype).max:
+            return None
         converted: np.generic = dtype.type(nodata)
         return converted
     limits = np.iinfo(dtype)

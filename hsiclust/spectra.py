@@ -184,7 +184,8 @@ def fit_transform(
         # v' S v = lambda v' N v = lambda: a component's variance is its eigenvalue
     else:
         eigenvalues, vectors = _leading(signal, None, count)
-    matrix = _signed(vectors / np.sqrt(np.maximum(eigenvalues, np.finfo(float).tiny))).T
+    unit = vectors / np.sqrt(np.maximum(eigenvalues, np.finfo(float).tiny))
+    matrix = np.array(_signed(unit).T, order="C")
     weights = np.ones(count) if whiten else _weights(kind, eigenvalues)
     chosen = tuple(bands[int(index)] for index in keep)
     return SpectralTransform(kind, chosen, mean, scale, matrix, eigenvalues, weights)
@@ -254,7 +255,8 @@ def _leading(signal: Floats, noise: Floats | None, count: int) -> tuple[Floats, 
     """The `count` largest eigenvalues, descending, and their vectors in columns."""
     last = len(signal) - 1
     values, vectors = eigh(signal, noise, subset_by_index=(last - count + 1, last))
-    return values[::-1], vectors[:, ::-1]
+    # Copied: with one component a reversed view keeps a negative stride, which torch refuses.
+    return np.array(values[::-1], order="C"), np.array(vectors[:, ::-1], order="C")
 
 
 def _signed(vectors: Floats) -> Floats:

@@ -68,7 +68,7 @@ def plan_store(
     window = scene.grid.window
     rows, cols = (even_tile_size(length, shape.side) for length in (area.rows, area.cols))
     tiles = TileGrid(window, area, rows, cols, shape.halo)
-    return TileStore(path, scene.name, scene.grid, tiles, transform, sensor)
+    return TileStore(path, scene.name, scene.grid, tiles, transform, sensor, source=scene.identity)
 
 
 def spread_tiles(

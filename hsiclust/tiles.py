@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from hsiclust.spectra import SpectralTransform
 _FORMAT = "hsiclust-tiles"
 _VERSION = 1
 _LARGEST_HALF = 65504.0  # float16
+_LARGEST_TRANSFORM = 2**24
 _TRANSFORM_ARRAYS = ("mean", "scale", "matrix", "eigenvalues", "weights")
 
 
@@ -47,6 +49,8 @@ class TileStore:
         tiles: How it was cut.
         transform: How its bands became components.
         sensor: What the scene said about its bands.
+        source: Hash of the scene's file: path, size, time.
+        created: Given to each store on disk when it is made; "" until then.
     """
 
     path: Path
@@ -55,9 +59,16 @@ class TileStore:
     tiles: TileGrid
     transform: SpectralTransform
     sensor: Bands
+    source: str = ""
+    created: str = ""
 
     @property
     def identity(self) -> str:
+        """What decides the pixels; two stores never share it, even of the same scene."""
+        return f"{self.content} {self.created}"
+
+    @property
+    def content(self) -> str:
         """Hash of everything that decides what the tiles hold."""
         text = json.dumps(self._attributes(), sort_keys=True)
         digest = hashlib.sha256(text.encode())
@@ -81,7 +92,7 @@ class TileStore:
         if not is_tile_store(self.path):
             return False
         try:
-            return TileStore.open(self.path).identity == self.identity
+            return TileStore.open(self.path).content == self.content
         except InputError:  # damaged, or of another version
             return False
 
@@ -104,7 +115,7 @@ class TileStore:
         for name in _TRANSFORM_ARRAYS:
             fitted.create_array(name, data=np.asarray(getattr(self.transform, name)))
         # Written last: a store without them was never finished and does not open.
-        group.attrs.update(self._attributes())
+        group.attrs.update({**self._attributes(), "created": secrets.token_hex(8)})
 
     @classmethod
     def open(cls, path: Path) -> TileStore:
@@ -118,7 +129,9 @@ class TileStore:
             attributes = dict(group.attrs)
             if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
                 raise InputError(f"{path}: not a tile store of version {_VERSION}")
-            return cls._from_attributes(path, group, attributes)
+            store = cls._from_attributes(path, group, attributes)
+            store._check_arrays(group)
+            return store
         except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -166,7 +179,25 @@ class TileStore:
         """
         if not _array(self.path, "done")[index]:
             raise InputError(f"{self.path}: tile {index} was never written; run `tile` again")
-        return _array(self.path, "components")[index], _array(self.path, "valid")[index]
+        try:
+            return _array(self.path, "components")[index], _array(self.path, "valid")[index]
+        except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
+            raise InputError(
+                f"{self.path}: tile {index} is damaged ({error}); make the store again"
+            ) from error
+
+    def _check_arrays(self, group: zarr.Group) -> None:
+        """Compare the arrays on disk with what the attributes say, before one is read."""
+        count, (rows, cols) = len(self.tiles), self._tile_shape()
+        wanted = {
+            "components": (count, self.transform.components, rows, cols),
+            "valid": (count, rows, cols),
+            "done": (count,),
+        }
+        for name, shape in wanted.items():
+            found = group[name]
+            if not isinstance(found, zarr.Array) or found.shape != shape:
+                raise InputError(f"{self.path}: damaged: array {name} is not of shape {shape}")
 
     def _tile_shape(self) -> tuple[int, int]:
         halo = 2 * self.tiles.halo
@@ -177,6 +208,7 @@ class TileStore:
             "format": _FORMAT,
             "version": _VERSION,
             "scene": self.scene,
+            "source": self.source,
             "grid": grid_to_json(self.grid),
             "tiles": asdict(self.tiles),
             "kind": self.transform.kind,
@@ -198,6 +230,8 @@ class TileStore:
         return cls(
             path=path,
             scene=str(attributes["scene"]),
+            source=str(attributes["source"]),
+            created=str(attributes["created"]),
             grid=grid_from_json(attributes["grid"]),
             tiles=TileGrid(
                 scene=Window(**tiles.pop("scene")), area=Window(**tiles.pop("area")), **tiles
@@ -209,6 +243,8 @@ class TileStore:
 
 def is_tile_store(path: str | Path) -> bool:
     """Whether a path is a Zarr group of this format."""
+    if not Path(path).is_dir():
+        return False
     try:
         return dict(zarr.open_group(path, mode="r").attrs).get("format") == _FORMAT
     except (BaseZarrError, OSError, ValueError):
@@ -253,4 +289,6 @@ def _array(path: Path, name: str) -> Any:
 
 
 def _floats(array: Any) -> NDArray[np.float64]:
+    if array.size > _LARGEST_TRANSFORM:
+        raise InputError(f"damaged: a transform of {array.size} numbers")
     return np.asarray(array[:], np.float64)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsiclust.engine import EngineOptions
+from hsiclust.errors import OutputExistsError, UsageError
 from hsiclust.modelfile import load_model
-from hsiclust.output import refuse_existing, remove
+from hsiclust.output import locked, refuse_inputs, remove
 from hsiclust.recipe import Bounds, area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape, plan_store, stage_tiles
-from hsiclust.tiles import TileStore
+from hsiclust.tiles import TileStore, is_tile_store
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ def tile(
         InputError: The scene cannot be used.
         OutputExistsError: A finished store, or anything else, is there.
     """
+    refuse_inputs(output, path, options.model)
+    if output.exists() and not is_tile_store(output):
+        raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)
     area = area_of(scene.grid, options.bounds)
     if options.model is not None:
@@ -70,14 +74,16 @@ def tile(
         sensor = scene.bands
         transform = fit_to_scenes([Region(scene, area)], options.transform, options.seed)
     store = plan_store(scene, area, transform, sensor, output, options.shape)
-    if not store.is_unfinished():
-        refuse_existing(output, options.overwrite)
-        remove(output)
-    store.open_or_create()
-    todo = store.missing()
-    done = len(store.tiles) - len(todo)
-    for _ in stage_tiles(scene, store, todo, options.engine):
-        done += 1
-        if progress is not None:
-            progress(done, len(store.tiles))
-    return store
+    with locked(output):
+        if output.exists() and not (options.overwrite or store.is_unfinished()):
+            raise OutputExistsError(f"{output}: is there already; --overwrite replaces it")
+        if not store.is_unfinished():
+            remove(output)
+        store.open_or_create()
+        todo = store.missing()
+        done = len(store.tiles) - len(todo)
+        for _ in stage_tiles(scene, store, todo, options.engine):
+            done += 1
+            if progress is not None:
+                progress(done, len(store.tiles))
+    return TileStore.open(output)

@@ -23,17 +23,17 @@ from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import StoredTiles, TrainingPixels
 from hsiclust.devices import resolve_device
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import InputError
+from hsiclust.errors import HsiclustError, InputError, StoppedError
 from hsiclust.grid import PixelGrid
 from hsiclust.modelfile import FittedModel, file_digest, save_model
 from hsiclust.models.base import Method, Progress
 from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
-from hsiclust.output import refuse_existing, remove
-from hsiclust.recipe import TrainOptions, area_of, initial_model
+from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
+from hsiclust.recipe import TrainOptions, area_of, initial_model, mask_of
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape, plan_store, spread_tiles, stage_tiles
 from hsiclust.tiles import TileStore, is_tile_store
-from hsiclust.truth import Mask, open_mask
+from hsiclust.truth import open_truth
 
 log = logging.getLogger(__name__)
 
@@ -111,25 +111,44 @@ def train(
         ModelError: `init` cannot be used, or not with these scenes.
         UsageError: The model exists, or an option is out of range.
     """
-    start = perf_counter()
     refuse_existing(output, options.overwrite)
+    refuse_inputs(output, *sources, options.mask, options.init, options.match_to)
+    with locked(output):
+        try:
+            return _train(sources, output, options, progress)
+        except HsiclustError as error:
+            if not isinstance(error, StoppedError):
+                _clean_up(output, len(sources))  # it would fail again
+            raise
+
+
+def _train(
+    sources: Sequence[str],
+    output: Path,
+    options: TrainOptions,
+    progress: Callable[[Step], None] | None,
+) -> Training:
+    start = perf_counter()
     device = resolve_device(options.device)
     model = initial_model(sources, options)
     method = model.method.to(device)
     tiles = _stage(sources, model, output, options)
     pixels = TrainingPixels.load(tiles, device)
     steps = _steps(method, options, pixels.count)
-    run = _run_hash(sources, model, options, steps)
+    run = _run_hash(tiles, model, options, steps)
+    checkpoint = checkpoint_path(output)
     last = Step(0, steps, math.nan, 0, 0.0)
-    for last in _learn(method, pixels, steps, options, run, checkpoint_path(output)):
-        if progress is not None:
-            progress(last)
+    for last in _learn(method, pixels, steps, options, run, checkpoint):
+        try:
+            if progress is not None:
+                progress(last)
+        except StoppedError:
+            save_checkpoint(checkpoint, method, run, last.step)
+            raise
     counts = _finish(method, tiles, options)
     provenance = _provenance(sources, options, model, pixels.count, last, counts)
     save_model(replace(model, provenance=provenance), output)
-    remove(checkpoint_path(output))
-    for number in range(len(sources)):
-        remove(staged_path(output, number))
+    _clean_up(output, len(sources))
     return Training(
         model=output,
         method=method.name,
@@ -140,6 +159,13 @@ def train(
         loss=last.loss,
         seconds=perf_counter() - start,
     )
+
+
+def _clean_up(output: Path, scenes: int) -> None:
+    """Remove what only a training that goes on needs."""
+    remove(checkpoint_path(output))
+    for number in range(scenes):
+        remove(staged_path(output, number))
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -205,7 +231,7 @@ def _stage(
         if is_tile_store(source):
             store = TileStore.open(Path(source))
             _check_store(store, model, context)
-            mask = _mask(store.grid, options)
+            mask = mask_of(store.grid, options)
             chosen = spread_tiles(store.tiles, store.written(), budget, mask, options.seed)
         else:
             scene = Scene.open(source, options.nodata)
@@ -214,11 +240,18 @@ def _stage(
             store = plan_store(
                 scene, area, model.transform, model.sensor, path, TileShape(halo=context)
             )
-            mask = _mask(scene.grid, options)
+            mask = mask_of(scene.grid, options)
             chosen = spread_tiles(store.tiles, range(len(store.tiles)), budget, mask, options.seed)
+            _check_match(options, scene.grid)
             _stage_scene(scene, store, chosen, options.engine)
         tiles.append(StoredTiles(store, chosen, mask))
     return tiles
+
+
+def _check_match(options: TrainOptions, grid: PixelGrid) -> None:
+    """Open the map to match now, not after the training."""
+    if options.match_to is not None:
+        open_truth(options.match_to, grid)
 
 
 def _stage_scene(
@@ -245,10 +278,6 @@ def _check_store(store: TileStore, model: FittedModel, context: int) -> None:
         )
 
 
-def _mask(grid: PixelGrid, options: TrainOptions) -> Mask | None:
-    return None if options.mask is None else open_mask(options.mask, grid)
-
-
 def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
     if options.epochs is not None:
         batch = method.crop_shape.count * method.crop_shape.outputs**2
@@ -256,14 +285,18 @@ def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
     return options.steps or method.default_steps
 
 
-def _run_hash(sources: Sequence[str], model: FittedModel, options: TrainOptions, steps: int) -> str:
+def _run_hash(
+    tiles: Sequence[StoredTiles], model: FittedModel, options: TrainOptions, steps: int
+) -> str:
     """What decides a training; a checkpoint of anything else is not gone on with."""
-    digest = hashlib.sha256(model.transform.projection.tobytes())
-    facts = [list(sources), str(options.mask), str(options.init), options.seed, options.budget]
-    facts += [str(options.bounds), model.method.name, model.method.config(), steps, __version__]
-    facts += [model.method.classes, model.method.components]
-    digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()
+    facts: list[object] = [[source.store.content, list(source.indices)] for source in tiles]
+    facts += [None if path is None else _digest(path) for path in (options.mask, options.init)]
+    facts += [model.method.name, model.method.config(), model.method.classes, options.seed, steps]
+    return hashlib.sha256(json.dumps([*facts, __version__]).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return file_digest(path) if path.is_file() else str(path)
 
 
 def _provenance(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +92,18 @@ def open_truth(
     if opened.note:
         log.info("%s", opened.note)
     return opened
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A truth that labels nothing."""
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    note: str | None = None
+
+    def read(self, window: Window) -> NDArray[np.uint16]:
+        """Zeros."""
+        return np.zeros((window.rows, window.cols), np.uint16)
 
 
 @dataclass(frozen=True)

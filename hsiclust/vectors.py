@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError  # what PROJ's failures become
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
-from hsiclust.errors import InputError
+from hsiclust.errors import InputError, NoOverlapError
 from hsiclust.features import LARGEST_NUMBER, Geometries, Numbers, read_features
 from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, TileGrid, Window
@@ -195,7 +195,7 @@ def _placed(
     dimension = shapely.get_dimensions(parts)
     shapes = [Shapes.of(parts[dimension == d], numbers[owner[dimension == d]]) for d in range(3)]
     if not any(len(kind.within(grid.window)[0]) for kind in shapes):
-        raise InputError(
+        raise NoOverlapError(
             f"{path}: none of its {len(geometries)} usable features meets the scene's grid"
         )
     return VectorTruth(names, note, *shapes)

@@ -130,9 +130,41 @@ def _extra_class(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) 
     metadata["classes"] = {"names": ["a"] * 5, "colours": [[0, 0, 0]] * 5}
 
 
+def _not_finite(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["transform.matrix"][0, 0] = float("nan")
+
+
+def _no_scale(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["transform.scale"][0] = 0
+
+
+def _double_weights(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["network.head.2.weight"] = tensors["network.head.2.weight"].double()
+
+
+def _band_twice(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    transform = metadata["transform"]
+    assert isinstance(transform, dict)
+    transform["bands"][0] = transform["bands"][1]
+
+
+def _other_field(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    metadata["receptive_field"] = 13
+
+
+def _two_line_name(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    metadata["classes"] = {"names": ["a\nb", "c", "d", "e"], "colours": [[0, 0, 0]] * 4}
+
+
 @pytest.mark.parametrize(
     "edit",
     [
+        _not_finite,
+        _no_scale,
+        _double_weights,
+        _band_twice,
+        _other_field,
+        _two_line_name,
         _drop_tensor,
         _reshape_tensor,
         _grow_network,

@@ -14,10 +14,12 @@ from conftest import fields_cube, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
+from hsiclust import prediction
 from hsiclust.api import predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import InputError, ModelError, OutputExistsError, UsageError
+from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
+from hsiclust.output import locked
 from hsiclust.prediction import PredictOptions, plan_prediction
 from hsiclust.prediction import predict as run_prediction
 from hsiclust.recipe import TrainOptions
@@ -220,6 +222,105 @@ def test_an_interrupted_run_goes_on(
     assert output.read_bytes() == whole.read_bytes()
     assert resumed.confidence is not None
     assert resumed.confidence.read_bytes() == (tmp_path / "whole_confidence.tif").read_bytes()
+
+
+def test_a_run_killed_after_its_maps_ends_well(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between writing the maps and removing the labels: the same command goes on."""
+    output = tmp_path / "map.tif"
+    options = replace(HERE, confidence=True)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction, "remove", kill)
+        with pytest.raises(Killed):
+            predict(str(fields[0]), model, output, options)
+    first = output.read_bytes()
+    assert predict(str(fields[0]), model, output, options).resumed == 1
+    assert output.read_bytes() == first
+    assert not (tmp_path / ".map.tif.labels.zarr").exists()
+    with pytest.raises(OutputExistsError):
+        predict(str(fields[0]), model, output, options)
+
+
+def test_damaged_labels_are_made_again(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    options = replace(HERE, tile=16)
+    whole, output = tmp_path / "whole.tif", tmp_path / "map.tif"
+    predict(str(fields[0]), model, whole, options)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        predict(str(fields[0]), model, output, options, kill)
+    chunk = next((tmp_path / ".map.tif.labels.zarr" / "labels" / "c").rglob("[0-9]"))
+    chunk = chunk if chunk.is_file() else next(part for part in chunk.iterdir())
+    chunk.write_bytes(chunk.read_bytes()[:6])
+    with pytest.raises(HsiclustError, match="damaged"):
+        predict(str(fields[0]), model, output, options)
+    predict(str(fields[0]), model, output, options)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_two_runs_on_one_output(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "map.tif"
+    plan = plan_prediction(str(fields[0]), model, output, HERE)
+    with locked(output), pytest.raises(OutputExistsError, match="another run"):
+        run_prediction(plan, HERE)
+    assert not output.exists()
+    run_prediction(plan, HERE)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_output_never_replaces_its_inputs(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    options = replace(HERE, overwrite=True, driver="GTiff")
+    before = fields[0].read_bytes()
+    for output in (fields[0], model):
+        with pytest.raises(UsageError, match="name another output"):
+            predict(str(fields[0]), model, output, options)
+    with pytest.raises(UsageError, match="name another output"):
+        train([str(fields[0])], fields[0], TrainOptions(overwrite=True))
+    assert fields[0].read_bytes() == before
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    sheared = Affine(3.0, 1.0, 4e5, 0.5, -3.0, 5e6)
+    scene = write_raster(tmp_path / "shear.tif", fields_cube()[0], transform=sheared)
+    with pytest.raises(UsageError, match=r"map\.img.*COG"):
+        plan_prediction(str(scene), model, tmp_path / "map.img", HERE)
+    misspelt = replace(HERE, creation={"COMPRES": "ZSTD"})
+    with pytest.raises(UsageError, match="COMPRES"):
+        plan_prediction(str(scene), model, tmp_path / "map.tif", misspelt)
+    with pytest.raises(UsageError, match="folder"):
+        (tmp_path / "folder.tif").mkdir()
+        plan_prediction(str(scene), model, tmp_path / "folder.tif", HERE)
+
+
+def test_a_map_without_a_class_is_said(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cube = fields_cube()[0].astype(np.float32)
+    cube[3] = np.nan
+    scene = write_raster(tmp_path / "nan.tif", cube)
+    result = predict(str(scene), model, tmp_path / "map.tif", HERE)
+    assert result.labelled == 0
+    assert "not one pixel got a class" in caplog.text
 
 
 def test_an_unfinished_run_of_another_model_is_not_gone_on_with(

@@ -9,12 +9,15 @@ from conftest import fields_cube, write_raster
 
 from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import InputError, OutputExistsError
+from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.grid import TileGrid
+from hsiclust.recipe import TrainOptions
+from hsiclust.sample import TransformOptions
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.tiling import TileOptions, tile
+from hsiclust.training import train
 
 OPTIONS = TileOptions(TileShape(32, 5), engine=EngineOptions(threads=2))
 
@@ -101,9 +104,65 @@ def test_a_finished_store_is_not_overwritten_unasked(
 ) -> None:
     with pytest.raises(OutputExistsError, match="overwrite"):
         tile(str(fields[0]), store.path, OPTIONS)
-    (store.path.parent / "other").write_text("a user's file")
+    again = tile(str(fields[0]), store.path, replace(OPTIONS, overwrite=True))
+    assert again.content == store.content
+    assert again.identity != store.identity
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_store_is_never_replaced(
+    fields: tuple[Path, Path], tmp_path: Path, overwrite: bool
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "file").write_text("a user's file")
+    options = replace(OPTIONS, overwrite=overwrite)
+    for output in (folder, folder / "file", fields[0], fields[0].parent):
+        with pytest.raises(UsageError, match="another output"):
+            tile(str(fields[0]), output, options)
+    assert (folder / "file").read_text() == "a user's file"
+    assert fields[0].exists()
+
+
+def test_a_tiling_of_a_changed_scene_starts_again(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The transform comes from a model, so the grid and name alone would be the same."""
+    train([str(fields[0])], tmp_path / "m", TrainOptions(method="kmeans", classes=4, steps=2))
+    options = replace(OPTIONS, shape=TileShape(12, 5), model=tmp_path / "m")
+    path = tmp_path / "store.zarr"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tile(str(fields[0]), path, options, kill)
+    write_raster(fields[0], fields_cube(seed=7)[0], nodata=-9999)
     with pytest.raises(OutputExistsError):
-        tile(str(fields[0]), store.path.parent / "other", OPTIONS)
+        tile(str(fields[0]), path, options)
+    store = tile(str(fields[0]), path, replace(options, overwrite=True))
+    source = source_of(store, fields[0])
+    for here in store.tiles:
+        fresh = source.read(here)
+        torch.testing.assert_close(store.read(here).values, fresh.values, atol=2e-3, rtol=2e-3)
+
+
+def test_a_damaged_chunk_is_named(store: TileStore) -> None:
+    chunk = store.path / "components" / "c" / "2" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    with pytest.raises(InputError, match="tile 2 is damaged"):
+        store.read(store.tiles[2])
+
+
+def test_one_component_is_enough(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    one = replace(OPTIONS, transform=TransformOptions(components=1))
+    store = tile(str(fields[0]), tmp_path / "one.zarr", one)
+    assert store.read(store.tiles[0]).values.shape[0] == 1
+    assert store.transform.matrix.flags.c_contiguous
 
 
 def test_an_unwritten_tile_is_an_error(store: TileStore) -> None:

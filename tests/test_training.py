@@ -11,7 +11,13 @@ from rasterio.warp import transform
 
 import hsiclust.training as loop
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import InputError, ModelError, OutputExistsError, UsageError
+from hsiclust.errors import (
+    InputError,
+    ModelError,
+    OutputExistsError,
+    StoppedError,
+    UsageError,
+)
 from hsiclust.modelfile import load_model
 from hsiclust.models.sscc import Sscc, SsccConfig
 from hsiclust.recipe import TrainOptions, initial_model
@@ -21,6 +27,10 @@ from hsiclust.training import Step, Training, train
 
 KMEANS = TrainOptions(method="kmeans", classes=4, steps=10, engine=EngineOptions(threads=1))
 SSCC = replace(KMEANS, method="sscc", steps=4)
+
+
+# 14 x 14 pixels: fewer than 255
+TINY = (400000.0, 5800000.0 - 14 * 30, 400000.0 + 14 * 30, 5800000.0)
 
 
 class Killed(BaseException):
@@ -111,6 +121,44 @@ def test_a_mask_limits_what_is_learned_from(fields: tuple[Path, Path], tmp_path:
     with pytest.raises(InputError, match="mask"):
         train([str(fields[0])], tmp_path / "n", replace(KMEANS, mask=empty))
     assert not (tmp_path / "n").exists()
+
+
+def test_a_mask_limits_what_the_transform_is_fitted_to(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cube, _ = fields_cube()
+    clouds = cube.copy()
+    clouds[:, :, 40:] = 9999
+    clear = np.ones((1, 60, 70), np.uint8)
+    clear[:, :, 40:] = 0
+    mask = write_raster(tmp_path / "clear.tif", clear)
+    for name, pixels in (("plain", cube), ("clouds", clouds)):
+        scene = write_raster(tmp_path / f"{name}.tif", pixels)
+        train([str(scene)], tmp_path / name, replace(KMEANS, mask=mask))
+    plain, clouded = load_model(tmp_path / "plain"), load_model(tmp_path / "clouds")
+    assert plain.transform.equals(clouded.transform)
+    assert same(tmp_path / "plain", tmp_path / "clouds")
+
+
+def test_a_training_stopped_between_steps_goes_on_from_there(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def stop(step: Step) -> None:
+        if step.step == 3:
+            raise StoppedError("stopped")
+
+    with pytest.raises(StoppedError):
+        train([str(fields[0])], tmp_path / "model", KMEANS, stop)
+    seen: list[int] = []
+    train([str(fields[0])], tmp_path / "model", KMEANS, lambda step: seen.append(step.step))
+    assert seen[0] == 4
+
+
+def test_a_training_that_fails_leaves_nothing(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match="too few for 255"):
+        train([str(fields[0])], tmp_path / "m", replace(KMEANS, classes=255, bounds=TINY))
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_masked_pixels_do_not_reach_the_centres(tmp_path: Path) -> None:
@@ -253,7 +301,11 @@ def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> No
         {"classes": 256},
         {"steps": 3, "epochs": 2.0},
         {"budget": 0},
-        {"epochs": -1.0},
+        {"epochs": -1.0, "steps": None},
+        {"epochs": 0.0, "steps": None},
+        {"epochs": float("nan"), "steps": None},
+        {"seed": 2**32},
+        {"smoothing": float("inf")},
         {"encoder": "large"},
         {"encoder": "dense"},
         {"method": "sscc", "smoothing": 1.0},

@@ -126,6 +126,11 @@ class Method(nn.Module, ABC):
     def floats_per_pixel(self) -> int:
         """Float32 values a pixel that `forward` holds at once: for the memory plan."""
 
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes that `forward` holds whatever the size of the tile."""
+        return 0
+
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
         """Class scores, highest best.

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hsiclust.errors import InputError
+from hsiclust.errors import InputError, ModelError
 from hsiclust.models.base import Batch, CropShape, Learned, Method, Progress
 
 # Starts of k-means++ on the first batch; the one with the least inertia goes on.
 _STARTS = 10
 _START_ROUNDS = 20
+LARGEST_SMOOTHING = 64.0  # a crop of training holds six times as many pixels a side
 _CUT = 3.0  # the Gaussian ends at three deviations
 
 
@@ -38,6 +39,10 @@ class KMeans(Method):
 
     def __init__(self, components: int, classes: int, smoothing: float = 2.0) -> None:
         super().__init__(components, classes)
+        if not 0 <= smoothing <= LARGEST_SMOOTHING:
+            raise ModelError(
+                f"smoothing of {smoothing} pixels is not within 0..{LARGEST_SMOOTHING:g}"
+            )
         self.smoothing = smoothing
         self.register_buffer("centres", torch.zeros(classes, components))
         # Pixels that each centre is the mean of, as the online update needs.

@@ -175,6 +175,11 @@ class Sscc(Method):
         widest = 4 * self.settings.width if self.settings.encoder == "dense" else 0
         return max(widest, 2 * self.encoder.features) + 3 * self.classes
 
+    @property
+    def fixed_bytes(self) -> int:
+        """Patches of the original encoder: input, output and skip of its widest block."""
+        return 384 * 2**20 if self.settings.encoder == "original" else 0
+
     def forward(self, values: Tensor) -> Tensor:
         """Logits: `(N, C, H, W)` to `(N, K, H - 2 halo, W - 2 halo)`."""
         logits: Tensor = self.head(self.encoder(values))
