@@ -97,9 +97,9 @@ def fit_to_scenes(
     for region in regions:
         bands = match_bands(asked, sensor, region.scene.bands, region.scene.path)
         windows += _sample_windows(region, bands, len(regions), generator)
+    if not windows:
+        raise InputError(f"{_names(regions)}: no pixel with data lies within mask and bounds")
     present = _present_bands(windows)
-    if not present.any():
-        raise InputError(f"{_names(regions)}: no band holds data in the sampled pixels")
     if not present.all():
         log.warning("%d bands hold no data and are dropped", int((~present).sum()))
     sample = [_kept(window, present) for window in windows]
@@ -173,7 +173,7 @@ def _present_bands(windows: Sequence[_Sampled]) -> NDArray[np.bool_]:
         [bool(window.region.scene.valid(band[None]).any()) for band in window.block]
         for window in windows
     ]
-    return np.any(here, axis=0) if here else np.zeros(1, bool)
+    return np.asarray(np.any(here, axis=0), bool)
 
 
 def _kept(

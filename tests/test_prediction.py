@@ -307,8 +307,8 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     misspelt = replace(HERE, creation={"COMPRES": "ZSTD"})
     with pytest.raises(UsageError, match="COMPRES"):
         plan_prediction(str(scene), model, tmp_path / "map.tif", misspelt)
+    (tmp_path / "folder.tif").mkdir()
     with pytest.raises(UsageError, match="folder"):
-        (tmp_path / "folder.tif").mkdir()
         plan_prediction(str(scene), model, tmp_path / "folder.tif", HERE)
 
 
