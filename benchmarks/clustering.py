@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.make_scene import SOURCE
 from benchmarks.results import Section, add_record_option, report, table, use_cores
-from hsiclust.process import let_threads_sleep
+from hsiclust.process import prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.recipe import TrainOptions
@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run every case with every seed and print the table."""
     arguments = parse_arguments(argv)
     use_cores(arguments.cores)
-    let_threads_sleep()
+    prepare_process()
     subject = Subject(arguments.scene, arguments.truth, arguments.field)
     rows, pixels = [], 0
     with tempfile.TemporaryDirectory() as name:

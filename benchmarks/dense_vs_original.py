@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.make_scene import SOURCE
 from benchmarks.results import Section, add_record_option, report, table, use_cores
-from hsiclust.process import let_threads_sleep
+from hsiclust.process import prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.components import Components
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     """Alternate the two networks and print the table."""
     arguments = parse_arguments(argv)
     use_cores(arguments.threads)
-    let_threads_sleep()
+    prepare_process()
     import torch
 
     torch.set_num_threads(arguments.threads)

@@ -27,7 +27,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from benchmarks.make_scene import SOURCE
 from benchmarks.results import Section, add_record_option, report, table
 from hsiclust.engine import EngineOptions
-from hsiclust.process import let_threads_sleep
+from hsiclust.process import prepare_process
 
 METHODS = ("kmeans", "sscc")
 ENGINES: Mapping[str, EngineOptions] = {
@@ -121,7 +121,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Label every scene in every way and print the table."""
     arguments = parse_arguments(argv)
-    let_threads_sleep()
+    prepare_process()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
     rows = []
     with tempfile.TemporaryDirectory() as name:

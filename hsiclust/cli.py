@@ -17,7 +17,7 @@ import typer
 
 from hsiclust import __version__, console
 from hsiclust.errors import HsiclustError, StoppedError, UsageError
-from hsiclust.process import keep_freed_memory, let_threads_sleep
+from hsiclust.process import keep_freed_memory, prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.engine import EngineOptions
@@ -396,7 +396,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
-    let_threads_sleep()
+    prepare_process()
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()

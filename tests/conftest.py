@@ -12,9 +12,9 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from hsiclust.process import let_threads_sleep
+from hsiclust.process import prepare_process
 
-let_threads_sleep()  # as the command line does, before torch is imported
+prepare_process()  # as the command line does, before torch is imported
 UTM = CRS.from_epsg(32633).to_wkt()
 TRANSFORM = Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)
 
