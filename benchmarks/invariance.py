@@ -62,7 +62,7 @@ class Maps:
 def label(scene: Path, model: Path, tile: int, folder: Path) -> Maps:
     """Label a scene with one tile size on every engine."""
     from hsiclust.api import PredictOptions, predict
-    from hsiclust.prediction import confidence_path
+    from hsiclust.prediction_plan import confidence_path
 
     output = folder / "map.tif"
     files = [output, confidence_path(output)]

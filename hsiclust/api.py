@@ -10,8 +10,9 @@ from hsiclust.engine import EngineOptions
 from hsiclust.evaluation import Evaluation, evaluate
 from hsiclust.facts import info
 from hsiclust.picture import ReportOptions, report
-from hsiclust.prediction import Prediction, PredictOptions, plan_prediction
+from hsiclust.prediction import Prediction
 from hsiclust.prediction import predict as run_prediction
+from hsiclust.prediction_plan import PredictOptions, plan_prediction
 from hsiclust.recipe import TrainOptions
 from hsiclust.sample import TransformOptions
 from hsiclust.staging import TileShape

@@ -8,19 +8,40 @@ from __future__ import annotations
 
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from hsiclust import __version__, console
 from hsiclust.errors import HsiclustError, StoppedError, UsageError
+from hsiclust.parameters import (
+    BandsText,
+    BoundsText,
+    Components,
+    Device,
+    DriverName,
+    EncoderName,
+    Field,
+    Json,
+    Layer,
+    MethodName,
+    Nodata,
+    Output,
+    Overwrite,
+    Quiet,
+    Scheduler,
+    Seed,
+    Transform,
+    Verbose,
+    Workers,
+    bounds_of,
+    engine_of,
+    map_of,
+    value_of,
+)
 from hsiclust.process import keep_freed_memory, prepare_process
-
-if TYPE_CHECKING:
-    from hsiclust.engine import EngineOptions
 
 app = typer.Typer(
     help="Class maps of hyperspectral scenes of any size, without labels.",
@@ -30,72 +51,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class MethodName(StrEnum):
-    """Methods that `train` knows."""
-
-    SSCC = "sscc"
-    KMEANS = "kmeans"
-
-
-class EncoderName(StrEnum):
-    """Encoders of SSCC."""
-
-    DENSE = "dense"
-    ORIGINAL = "original"
-
-
-class TransformName(StrEnum):
-    """Spectral transforms."""
-
-    MNF = "mnf"
-    PCA = "pca"
-
-
-class DriverName(StrEnum):
-    """Formats of a map."""
-
-    COG = "COG"
-    GTIFF = "GTiff"
-    ENVI = "ENVI"
-
-
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "-j", "--workers", min=1, help="Worker processes; threads of this one by default."
-    ),
-]
-Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a standing Dask scheduler.")
-]
-Nodata = Annotated[
-    float | None, typer.Option("--nodata", help="Nodata value instead of the file's own.")
-]
-BoundsText = Annotated[
-    str | None, typer.Option("--bounds", help="west,south,east,north in map units.")
-]
-BandsText = Annotated[
-    str | None, typer.Option("-b", "--bidx", help="Bands to use, from 1, such as 1,3..50.")
-]
-Components = Annotated[
-    int | None, typer.Option("--components", min=1, help="Components of the transform to keep.")
-]
-Transform = Annotated[
-    TransformName | None, typer.Option("--transform", help="Spectral transform; MNF by default.")
-]
-Field = Annotated[
-    str | None, typer.Option("--field", help="Field of the vectors that holds the class.")
-]
-Layer = Annotated[str | None, typer.Option("--layer", help="Layer of the vector file.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -161,17 +116,17 @@ def train(
     from hsiclust.api import train as run
 
     options = TrainOptions(
-        method=_value(method),
+        method=value_of(method),
         classes=classes,
-        encoder=_value(encoder),
+        encoder=value_of(encoder),
         smoothing=smoothing,
         steps=steps,
         epochs=epochs,
-        kind=_value(transform),
+        kind=value_of(transform),
         components=components,
         bands=bidx,
         mask=mask,
-        bounds=_bounds(bounds),
+        bounds=bounds_of(bounds),
         nodata=nodata,
         init=init,
         match_to=match_to,
@@ -179,7 +134,7 @@ def train(
         seed=seed,
         device=device,
         overwrite=overwrite,
-        engine=_engine(workers, scheduler),
+        engine=engine_of(workers, scheduler),
     )
     stop = _StopBetweenSteps()
     with console.progress("training", quiet) as show:
@@ -245,17 +200,17 @@ def predict(
 
     options = PredictOptions(
         device=device,
-        bounds=_bounds(bounds),
+        bounds=bounds_of(bounds),
         nodata=nodata,
         tile=tile_size,
         memory=None if memory is None else parse_bytes(memory),
         confidence=confidence,
-        driver=_value(driver),
-        creation=dict(_key_value(text) for text in creation or []),
+        driver=value_of(driver),
+        creation=dict(key_value(text) for text in creation or []),
         overwrite=overwrite,
-        engine=_engine(workers, scheduler),
+        engine=engine_of(workers, scheduler),
     )
-    plan = plan_prediction(scene, model, output or _map_of(scene), options)
+    plan = plan_prediction(scene, model, output or map_of(scene), options)
     if dry_run:
         console.print_facts(as_json, plan.facts())
         return
@@ -306,11 +261,11 @@ def tile(
         shape=TileShape(tile_size, halo),
         transform=fitted,
         model=model,
-        bounds=_bounds(bounds),
+        bounds=bounds_of(bounds),
         nodata=nodata,
         seed=seed,
         overwrite=overwrite,
-        engine=_engine(workers, scheduler),
+        engine=engine_of(workers, scheduler),
     )
     with console.progress("tiling", quiet) as show:
         written = run(scene, store, options, lambda done, tiles: show(done, tiles, "tiles"))
@@ -436,35 +391,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
-
-
-def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--bounds {text!r} is not west,south,east,north") from None
-    return west, south, east, north
-
-
-def _value(choice: StrEnum | None) -> Any:
-    return None if choice is None else choice.value
-
-
-def _engine(workers: int | None, scheduler: str | None) -> EngineOptions:
-    from hsiclust.api import EngineOptions
-
-    return EngineOptions(workers=workers, scheduler=scheduler)
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals):
-        raise UsageError(f"--co {text!r} is not KEY=VALUE")
-    return key, value
-
-
-def _map_of(scene: str) -> Path:
-    """`<scene>_labels.tif` in the folder where the command runs."""
-    return Path(f"{Path(scene.rstrip('/')).stem}_labels.tif")

@@ -12,7 +12,8 @@ from typing import Any
 from hsiclust.errors import OutputExistsError
 from hsiclust.evaluation import Evaluation, evaluate
 from hsiclust.picture import ReportOptions, report
-from hsiclust.prediction import PredictOptions, plan_prediction, predict
+from hsiclust.prediction import predict
+from hsiclust.prediction_plan import PredictOptions, plan_prediction
 from hsiclust.recipe import TrainOptions
 from hsiclust.training import Step, train
 

@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from hsiclust.bands import Bands, match_bands, parse_bands
 from hsiclust.errors import InputError
-from hsiclust.grid import TileGrid, Window, spread_windows
+from hsiclust.grid import TileGrid, Window
 from hsiclust.scene import Scene
 from hsiclust.spectra import Kind, Sample, SpectralTransform, fit_transform
+from hsiclust.spread import spread_windows
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from hsiclust.api import predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.modelfile import load_model
-from hsiclust.prediction import PredictOptions
+from hsiclust.prediction_plan import PredictOptions
 from hsiclust.recipe import TrainOptions
 from hsiclust.scene import open_raster
 from hsiclust.training import train

@@ -12,8 +12,8 @@ from hsiclust.grid import (
     even_tile_size,
     pad_reflect,
     reflect_indices,
-    spread_windows,
 )
+from hsiclust.spread import spread_windows
 
 
 @st.composite

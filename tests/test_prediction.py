@@ -20,8 +20,8 @@ from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.output import locked
-from hsiclust.prediction import PredictOptions, plan_prediction
 from hsiclust.prediction import predict as run_prediction
+from hsiclust.prediction_plan import PredictOptions, plan_prediction
 from hsiclust.recipe import TrainOptions
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import open_raster

@@ -1,0 +1,116 @@
+"""Parameters that commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hsiclust.errors import UsageError
+
+if TYPE_CHECKING:
+    from hsiclust.engine import EngineOptions
+
+
+class MethodName(StrEnum):
+    """Methods that `train` knows."""
+
+    SSCC = "sscc"
+    KMEANS = "kmeans"
+
+
+class EncoderName(StrEnum):
+    """Encoders of SSCC."""
+
+    DENSE = "dense"
+    ORIGINAL = "original"
+
+
+class TransformName(StrEnum):
+    """Spectral transforms."""
+
+    MNF = "mnf"
+    PCA = "pca"
+
+
+class DriverName(StrEnum):
+    """Formats of a map."""
+
+    COG = "COG"
+    GTIFF = "GTiff"
+    ENVI = "ENVI"
+
+
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "-j", "--workers", min=1, help="Worker processes; threads of this one by default."
+    ),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="Address of a standing Dask scheduler.")
+]
+Nodata = Annotated[
+    float | None, typer.Option("--nodata", help="Nodata value instead of the file's own.")
+]
+BoundsText = Annotated[
+    str | None, typer.Option("--bounds", help="west,south,east,north in map units.")
+]
+BandsText = Annotated[
+    str | None, typer.Option("-b", "--bidx", help="Bands to use, from 1, such as 1,3..50.")
+]
+Components = Annotated[
+    int | None, typer.Option("--components", min=1, help="Components of the transform to keep.")
+]
+Transform = Annotated[
+    TransformName | None, typer.Option("--transform", help="Spectral transform; MNF by default.")
+]
+Field = Annotated[
+    str | None, typer.Option("--field", help="Field of the vectors that holds the class.")
+]
+Layer = Annotated[str | None, typer.Option("--layer", help="Layer of the vector file.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+
+
+def bounds_of(text: str | None) -> tuple[float, float, float, float] | None:
+    """West, south, east, north."""
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--bounds {text!r} is not west,south,east,north") from None
+    return west, south, east, north
+
+
+def value_of(choice: StrEnum | None) -> Any:
+    """The text of a choice, if one was made."""
+    return None if choice is None else choice.value
+
+
+def engine_of(workers: int | None, scheduler: str | None) -> EngineOptions:
+    """Where tiles are worked on."""
+    from hsiclust.api import EngineOptions
+
+    return EngineOptions(workers=workers, scheduler=scheduler)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """The two sides of `KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UsageError(f"--co {text!r} is not KEY=VALUE")
+    return key, value
+
+
+def map_of(scene: str) -> Path:
+    """`<scene>_labels.tif` in the folder where the command runs."""
+    return Path(f"{Path(scene.rstrip('/')).stem}_labels.tif")
