@@ -38,6 +38,7 @@ from hsiclust.parameters import (
     Workers,
     bounds_of,
     engine_of,
+    key_value,
     map_of,
     value_of,
 )

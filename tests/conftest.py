@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import settings
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from hsiclust.process import prepare_process
 
+# A machine that is busy with other things must not fail a test.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 prepare_process()  # as the command line does, before torch is imported
 UTM = CRS.from_epsg(32633).to_wkt()
 TRANSFORM = Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)

@@ -75,10 +75,10 @@ def test_even_tiles_are_small_enough_and_no_more_than_needed(length: int, larges
 
 
 @given(
-    st.integers(1, 500),
-    st.integers(1, 500),
+    st.integers(1, 300),
+    st.integers(1, 300),
     st.integers(1, 100_000),
-    st.integers(1, 64),
+    st.integers(8, 64),
     st.integers(0, 9),
 )
 def test_spread_windows_lie_apart_within_the_area_and_the_budget(
