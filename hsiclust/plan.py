@@ -102,9 +102,10 @@ def plan_run(
     plans = [_plan_of(grid, load, engine, limit, candidate) for candidate in sides]
     plan = next((plan for plan in plans if plan.in_flight == engine.parallel), plans[-1])
     if plan.peak_bytes > limit:
+        places = f" in {plan.processes} processes" if plan.processes > 1 else ""
         raise MemoryPlanError(
             f"{limit / 2**20:.0f} MiB are too little: the program itself takes "
-            f"{plan.base_bytes / 2**20:.0f} MiB in {plan.processes} processes and one tile of "
+            f"{plan.base_bytes / 2**20:.0f} MiB{places} and one tile of "
             f"{plan.tile_rows} x {plan.tile_cols} pixels {plan.tile_bytes / 2**20:.0f} MiB; "
             f"give at least {plan.peak_bytes / 2**20:.0f} MiB"
         )
