@@ -22,18 +22,13 @@ from hsiclust import __version__
 from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import StoredTiles, TrainingPixels
 from hsiclust.devices import resolve_device
-from hsiclust.engine import EngineOptions
-from hsiclust.errors import HsiclustError, InputError, StoppedError
-from hsiclust.grid import PixelGrid
+from hsiclust.errors import HsiclustError, StoppedError
+from hsiclust.lessons import lesson_tiles, staged_path
 from hsiclust.modelfile import FittedModel, file_digest, save_model
 from hsiclust.models.base import Method, Progress
 from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
 from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
-from hsiclust.recipe import TrainOptions, area_of, initial_model, mask_of
-from hsiclust.scene import Scene
-from hsiclust.staging import TileShape, plan_store, spread_tiles, stage_tiles
-from hsiclust.tiles import TileStore, is_tile_store
-from hsiclust.truth import open_truth
+from hsiclust.recipe import TrainOptions, initial_model
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +127,7 @@ def _train(
     device = resolve_device(options.device)
     model = initial_model(sources, options)
     method = model.method.to(device)
-    tiles = _stage(sources, model, output, options)
+    tiles = lesson_tiles(sources, model, output, options)
     pixels = TrainingPixels.load(tiles, device)
     steps = _steps(method, options, pixels.count)
     run = _run_hash(tiles, model, options, steps)
@@ -171,11 +166,6 @@ def _clean_up(output: Path, scenes: int) -> None:
 def checkpoint_path(output: Path) -> Path:
     """Where a training of this model keeps its checkpoint."""
     return output.with_name(f".{output.name}.checkpoint")
-
-
-def staged_path(output: Path, number: int) -> Path:
-    """Where a training of this model stages its scene of this number."""
-    return output.with_name(f".{output.name}.{number}.tiles.zarr")
 
 
 def _learn(
@@ -218,64 +208,6 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
         order = canonical_order(sample)
     method.reorder(torch.tensor(order))
     return sample.counts[order]
-
-
-def _stage(
-    sources: Sequence[str], model: FittedModel, output: Path, options: TrainOptions
-) -> list[StoredTiles]:
-    """Tiles to learn from: of the stores as they are, of the scenes through staging."""
-    budget = options.budget // len(sources)
-    context = model.method.crop_shape.context
-    tiles = []
-    for number, source in enumerate(sources):
-        if is_tile_store(source):
-            store = TileStore.open(Path(source))
-            _check_store(store, model, context)
-            mask = mask_of(store.grid, options)
-            chosen = spread_tiles(store.tiles, store.written(), budget, mask, options.seed)
-        else:
-            scene = Scene.open(source, options.nodata)
-            area = area_of(scene.grid, options.bounds)
-            path = staged_path(output, number)
-            store = plan_store(
-                scene, area, model.transform, model.sensor, path, TileShape(halo=context)
-            )
-            mask = mask_of(scene.grid, options)
-            chosen = spread_tiles(store.tiles, range(len(store.tiles)), budget, mask, options.seed)
-            _check_match(options, scene.grid)
-            _stage_scene(scene, store, chosen, options.engine)
-        tiles.append(StoredTiles(store, chosen, mask))
-    return tiles
-
-
-def _check_match(options: TrainOptions, grid: PixelGrid) -> None:
-    """Open the map to match now, not after the training."""
-    if options.match_to is not None:
-        open_truth(options.match_to, grid)
-
-
-def _stage_scene(
-    scene: Scene, store: TileStore, chosen: Sequence[int], engine: EngineOptions
-) -> None:
-    """Stage the chosen tiles, less those that an earlier, killed run of the same staged."""
-    if store.open_or_create():
-        log.info("%s: using tiles that an earlier run staged", scene.path)
-    missing = set(store.missing())
-    log.info("%s: staging %d tiles", scene.path, len(missing.intersection(chosen)))
-    for _ in stage_tiles(scene, store, [index for index in chosen if index in missing], engine):
-        pass
-
-
-def _check_store(store: TileStore, model: FittedModel, context: int) -> None:
-    if not store.transform.equals(model.transform):
-        raise InputError(
-            f"{store.path}: made with another spectral transform than the model or the first store"
-        )
-    if store.tiles.halo < context:
-        raise InputError(
-            f"{store.path}: its tiles have a halo of {store.tiles.halo} pixels and this training "
-            f"needs {context}; tile again with --halo {context}"
-        )
 
 
 def _steps(method: Method, options: TrainOptions, pixels: int) -> int:

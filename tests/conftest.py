@@ -23,6 +23,20 @@ UTM = CRS.from_epsg(32633).to_wkt()
 TRANSFORM = Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def killed_after(tiles: int) -> Callable[[int, int], None]:
+    """A progress callback that dies when so many tiles are done."""
+
+    def progress(done: int, total: int) -> None:
+        if done == tiles:
+            raise Killed
+
+    return progress
+
+
 def fields_cube(
     rows: int = 60, cols: int = 70, bands: int = 12, classes: int = 4, seed: int = 0
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:

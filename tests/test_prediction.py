@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import fields_cube, write_raster
+from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
@@ -205,15 +205,8 @@ def test_an_interrupted_run_goes_on(
     whole, output = tmp_path / "whole.tif", tmp_path / "map.tif"
     predict(str(fields[0]), model, whole, options)
 
-    class Killed(BaseException):
-        pass
-
-    def kill(done: int, total: int) -> None:
-        if done == 5:
-            raise Killed
-
     with pytest.raises(Killed):
-        predict(str(fields[0]), model, output, options, kill)
+        predict(str(fields[0]), model, output, options, killed_after(5))
     assert not output.exists()
     # without a tile size of its own, the run keeps that of the unfinished one
     resumed = predict(str(fields[0]), model, output, replace(options, tile=None))
@@ -230,9 +223,6 @@ def test_a_run_killed_after_its_maps_ends_well(
     """Killed between writing the maps and removing the labels: the same command goes on."""
     output = tmp_path / "map.tif"
     options = replace(HERE, confidence=True)
-
-    class Killed(BaseException):
-        pass
 
     def kill(path: Path) -> None:
         raise Killed
@@ -256,15 +246,8 @@ def test_damaged_labels_are_made_again(
     whole, output = tmp_path / "whole.tif", tmp_path / "map.tif"
     predict(str(fields[0]), model, whole, options)
 
-    class Killed(BaseException):
-        pass
-
-    def kill(done: int, total: int) -> None:
-        if done == 10:
-            raise Killed
-
     with pytest.raises(Killed):
-        predict(str(fields[0]), model, output, options, kill)
+        predict(str(fields[0]), model, output, options, killed_after(10))
     chunk = next((tmp_path / ".map.tif.labels.zarr" / "labels" / "c").rglob("[0-9]"))
     chunk = chunk if chunk.is_file() else next(part for part in chunk.iterdir())
     chunk.write_bytes(chunk.read_bytes()[:6])
@@ -326,16 +309,10 @@ def test_a_map_without_a_class_is_said(
 def test_an_unfinished_run_of_another_model_is_not_gone_on_with(
     fields: tuple[Path, Path], model: Path, tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(done: int, total: int) -> None:
-        raise Killed
-
     output = tmp_path / "map.tif"
     options = replace(HERE, tile=16)
     with pytest.raises(Killed):
-        predict(str(fields[0]), model, output, options, kill)
+        predict(str(fields[0]), model, output, options, killed_after(1))
     other = tmp_path / "other.safetensors"
     train([str(fields[0])], other, TrainOptions(method="kmeans", classes=3, steps=5))
     with pytest.raises(OutputExistsError, match="unfinished run"):

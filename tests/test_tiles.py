@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import fields_cube, write_raster
+from conftest import Killed, fields_cube, killed_after, write_raster
 
 from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
@@ -79,15 +79,8 @@ def test_an_interrupted_tiling_goes_on(fields: tuple[Path, Path], tmp_path: Path
     path = tmp_path / "store.zarr"
     small = replace(OPTIONS, shape=TileShape(12, 5))  # 30 tiles
 
-    class Killed(BaseException):
-        pass
-
-    def kill(done: int, total: int) -> None:
-        if done == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        tile(str(fields[0]), path, small, kill)
+        tile(str(fields[0]), path, small, killed_after(3))
     left = len(TileStore.open(path).missing())
     assert 15 < left <= 27
     seen: list[int] = []
@@ -132,15 +125,8 @@ def test_a_tiling_of_a_changed_scene_starts_again(
     options = replace(OPTIONS, shape=TileShape(12, 5), model=tmp_path / "m")
     path = tmp_path / "store.zarr"
 
-    class Killed(BaseException):
-        pass
-
-    def kill(done: int, total: int) -> None:
-        if done == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        tile(str(fields[0]), path, options, kill)
+        tile(str(fields[0]), path, options, killed_after(3))
     write_raster(fields[0], fields_cube(seed=7)[0], nodata=-9999)
     with pytest.raises(OutputExistsError):
         tile(str(fields[0]), path, options)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import fields_cube, write_raster
+from conftest import Killed, fields_cube, write_raster
 from rasterio.warp import transform
 
 import hsiclust.training as loop
@@ -27,10 +27,6 @@ from hsiclust.training import Step, Training, train
 
 KMEANS = TrainOptions(method="kmeans", classes=4, steps=10, engine=EngineOptions(threads=1))
 SSCC = replace(KMEANS, method="sscc", steps=4)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
