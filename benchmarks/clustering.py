@@ -1,11 +1,14 @@
-"""How well the clusters fit the classes: SSCC and k-means with their defaults, the whole way.
+"""How well the clusters fit the classes: SSCC, its parts, k-means and what other packages offer.
 
     python -m benchmarks.clustering
     python -m benchmarks.clustering --scene city.bsq --truth classes.shp --field level_2 --classes 6
+    python -m benchmarks.clustering --only "SSCC, defaults" GaussianMixture --seeds 0 --no-record
+    python -m benchmarks.clustering --only paper --paper --paper-epochs 8
 
-Each run trains a model, labels the whole scene with it and scores the map on the labelled pixels:
-the last step, nothing chosen with the truth. "labelled" learns from labelled pixels only, as the
-papers do; "all" learns from every pixel, as users do.
+Each run learns, labels the whole scene and scores the map on the labelled pixels: after the last
+step, nothing chosen with the truth. "labelled pixels" learns from those only, as the papers do;
+"all pixels" learns from every one, as users do. "left half" learns from a file of the left half of
+the columns and is scored on a file of the right half, of which it has seen nothing.
 """
 
 from __future__ import annotations
@@ -13,19 +16,33 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter, process_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from benchmarks.make_scene import SOURCE
-from benchmarks.results import Section, add_record_option, report, table, use_cores
-from hsiclust.process import prepare_process
+from rasterio.errors import NotGeoreferencedWarning
+
+from benchmarks.results import (
+    Section,
+    add_record_option,
+    mean_and_deviation,
+    report,
+    table,
+    use_cores,
+)
+from benchmarks.rivals import RIVALS, Rival, read
+from benchmarks.subject import LabelMap, Subject, Watch, label, learn
+from hsiclust.process import keep_freed_memory, prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.recipe import TrainOptions
     from hsiclust.scores import Scores
+
+Learns = Literal["all pixels", "labelled pixels", "left half"]
+Work = Callable[[Subject, Subject, int, Path], LabelMap]
+"""Learns from one subject, labels another; with a seed, in a folder."""
 
 
 @dataclass(frozen=True)
@@ -34,109 +51,114 @@ class Case:
 
     Attributes:
         name: What is run.
-        labelled: Whether only labelled pixels are learned from.
-        options: Everything else.
+        learns: What it learns from.
+        work: Does it.
+        once: Whether it runs with the first seed only.
     """
 
     name: str
-    labelled: bool
-    options: TrainOptions
+    learns: Learns
+    work: Work
+    once: bool = False
 
-
-@dataclass(frozen=True)
-class Subject:
-    """A scene with its truth.
-
-    Attributes:
-        scene: The raster.
-        truth: Raster or vectors.
-        field: Vectors: where the class stands.
-    """
-
-    scene: Path
-    truth: Path
-    field: str | None
+    def matches(self, parts: Sequence[str]) -> bool:
+        """Whether one of these stands in the line's first two cells, in whatever case."""
+        text = f"{self.name}, {self.learns}".casefold()
+        return not parts or any(part.casefold() in text for part in parts)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training, its map and its scores.
+    """One map and its scores."""
 
-    Attributes:
-        seed: Of the training.
-        scores: Of the map.
-        training: Seconds.
-        labelling: Seconds.
-        in_use: Clusters in use.
-        processors: That the whole run had, on average.
-    """
-
-    seed: int
+    map: LabelMap
     scores: Scores
-    training: float
-    labelling: float
-    in_use: int
-    processors: float
 
 
-def cases(classes: int) -> list[Case]:
-    """The runs that are compared."""
+def ours(name: str, learns: Learns, options: TrainOptions, once: bool = False) -> Case:
+    """A line of hsiclust itself."""
+
+    def work(source: Subject, target: Subject, seed: int, folder: Path) -> LabelMap:
+        watch, model = Watch(), folder / "model.safetensors"
+        mask = source.truth if learns == "labelled pixels" else None
+        chosen = replace(options, mask=mask, seed=seed, overwrite=True)
+        training = learn(source, model, chosen)
+        labels, labelling = label(target, model, folder)
+        return LabelMap(labels, training, labelling, watch.processors)
+
+    return Case(name, learns, work, once)
+
+
+def theirs(rival: Rival, classes: int) -> Case:
+    """A line of another package; it labels what it learns from."""
+
+    def work(source: Subject, target: Subject, seed: int, folder: Path) -> LabelMap:
+        del target, folder
+        watch = Watch()
+        cube, valid = read(rival.sees, source.scene, seed)
+        labels = rival.cluster(cube, valid, classes, seed)
+        return LabelMap(labels, watch.seconds, None, watch.processors)
+
+    return Case(rival.name, "all pixels", work)
+
+
+def cases(classes: int, paper_epochs: float | None) -> list[Case]:
+    """The lines of the table."""
     from hsiclust.recipe import TrainOptions
 
     sscc = TrainOptions(method="sscc", classes=classes)
     kmeans = TrainOptions(method="kmeans", classes=classes)
-    plain = replace(kmeans, smoothing=0.0)
-    return [
-        Case("SSCC, defaults", True, sscc),
-        Case("SSCC, defaults", False, sscc),
-        Case("k-means, defaults (MNF 20, smoothing 2)", True, kmeans),
-        Case("k-means, defaults (MNF 20, smoothing 2)", False, kmeans),
-        Case("k-means, MNF 20, no smoothing", False, plain),
-        Case("k-means, PCA 8, no smoothing", False, replace(plain, kind="pca", components=8)),
+    pca = replace(kmeans, kind="pca", components=8, smoothing=0.0)
+    lines = [
+        ours("SSCC, defaults", "all pixels", sscc),
+        ours("SSCC, defaults", "labelled pixels", sscc),
+        ours("SSCC without contrast", "all pixels", replace(sscc, contrast=False)),
+        ours("SSCC without teacher", "all pixels", replace(sscc, teacher=False)),
+        ours("SSCC, PCA in place of MNF", "all pixels", replace(sscc, kind="pca")),
+        ours("k-means, defaults (MNF 20, smoothing 2)", "all pixels", kmeans),
+        ours("k-means, PCA 8, no smoothing", "all pixels", pca),
+        *(theirs(rival, classes) for rival in RIVALS),
+        ours("SSCC, defaults", "left half", sscc),
+        ours("k-means, defaults (MNF 20, smoothing 2)", "left half", kmeans),
+        ours("k-means, PCA 8, no smoothing", "left half", pca),
     ]
+    if paper_epochs is not None:
+        paper = TrainOptions(method="sscc", classes=classes, recipe="paper", epochs=paper_epochs)
+        name = f"SSCC, the paper's recipe, {paper_epochs:g} epochs"
+        lines.append(ours(name, "labelled pixels", paper, once=True))
+    return lines
 
 
-def run(case: Case, subject: Subject, seed: int, folder: Path) -> Run:
-    """Train, label, score."""
-    from hsiclust.api import PredictOptions, evaluate, predict, train
-
-    start, used = perf_counter(), process_time()
-    mask = subject.truth if case.labelled else None
-    options = replace(case.options, mask=mask, seed=seed, overwrite=True)
-    model, output = folder / "model.safetensors", folder / "map.tif"
-    training = train([str(subject.scene)], model, options)
-    prediction = predict(str(subject.scene), model, output, PredictOptions(overwrite=True))
-    scores = evaluate(output, subject.truth, field=subject.field).scores
-    had = (process_time() - used) / (perf_counter() - start)
-    return Run(seed, scores, training.seconds, prediction.seconds, training.in_use, had)
-
-
-def tell(case: Case, run: Run) -> None:
-    """A line for those who wait; `processors` below --cores tells of a disturbed run."""
+def run(case: Case, subjects: dict[str, tuple[Subject, Subject]], seed: int, folder: Path) -> Run:
+    """Learn, label, score."""
+    source, target = subjects["halves" if case.learns == "left half" else "whole"]
+    made = case.work(source, target, seed, folder)
+    found = Run(made, target.score(made.labels))
     print(
-        f"{case.name}, seed {run.seed}: ACC {run.scores.accuracy:.4f}, "
-        f"{run.training:.1f} s on {run.processors:.2f} processors",
+        f"{case.name}, {case.learns}, seed {seed}: ACC {found.scores.accuracy:.4f}, NMI "
+        f"{found.scores.nmi:.4f}, {made.training:.1f} s on {made.processors:.2f} processors",
         file=sys.stderr,
     )
+    return found
 
 
 def line(case: Case, runs: Sequence[Run]) -> list[str]:
     """A row of the table."""
-
-    def each(values: Sequence[float]) -> str:
-        several = " / ".join(f"{value:.3f}" for value in values)
-        return f"**{sum(values) / len(values):.3f}** ({several})"
-
+    scores = [found.scores for found in runs]
+    maps = [found.map for found in runs]
+    labelling = [made.labelling for made in maps if made.labelling is not None]
     return [
         case.name,
-        "labelled" if case.labelled else "all",
-        each([run.scores.accuracy for run in runs]),
-        each([run.scores.nmi for run in runs]),
-        each([run.scores.ari for run in runs]),
-        each([run.scores.kappa for run in runs]),
-        " / ".join(str(run.in_use) for run in runs),
-        " / ".join(f"{run.training:.1f}" for run in runs),
-        " / ".join(f"{run.labelling:.1f}" for run in runs),
+        case.learns,
+        mean_and_deviation([each.accuracy for each in scores]),
+        mean_and_deviation([each.nmi for each in scores]),
+        mean_and_deviation([each.ari for each in scores]),
+        mean_and_deviation([each.kappa for each in scores]),
+        mean_and_deviation([made.in_use for made in maps], 1),
+        mean_and_deviation([made.training for made in maps], 1),
+        mean_and_deviation(labelling, 2),
+        str(scores[0].pixels),
+        str(len(runs)),
     ]
 
 
@@ -145,13 +167,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    truth = SOURCE.with_name(f"{SOURCE.stem}_truth.tif")
-    parser.add_argument("--scene", type=Path, default=SOURCE, help="the carried Indian Pines")
-    parser.add_argument("--truth", type=Path, default=truth, help="raster or vectors")
+    carried = Subject()
+    parser.add_argument("--scene", type=Path, default=carried.scene, help="carried Indian Pines")
+    parser.add_argument("--truth", type=Path, default=carried.truth, help="raster or vectors")
     parser.add_argument("--field", help="vectors: field of the class")
     parser.add_argument("--classes", type=int, default=16, help="number of clusters, 16")
     parser.add_argument("--title", default="Indian Pines (carried)", help="name of the scene")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="TEXT",
+        help="lines in whose name or source one of these stands; recorded as a section of its own",
+    )
+    parser.add_argument(
+        "--paper", action="store_true", help="also the paper's recipe: some minutes an epoch"
+    )
+    parser.add_argument("--paper-epochs", type=float, default=8.0, help="of 200, 8")
     parser.add_argument("--cores", type=int, default=2, help="processors to use, 2")
     add_record_option(parser)
     return parser.parse_args(argv)
@@ -162,27 +195,41 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     use_cores(arguments.cores)
     prepare_process()
-    subject = Subject(arguments.scene, arguments.truth, arguments.field)
-    rows, pixels = [], 0
+    keep_freed_memory()
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
+    epochs = arguments.paper_epochs if arguments.paper else None
+    chosen = [case for case in cases(arguments.classes, epochs) if case.matches(arguments.only)]
+    if not chosen:
+        sys.exit(f"no line holds any of: {', '.join(arguments.only)}")
+    whole = Subject(arguments.scene, arguments.truth, arguments.field)
+    rows = []
     with tempfile.TemporaryDirectory() as name:
-        for case in cases(arguments.classes):
-            runs = []
-            for seed in arguments.seeds:
-                runs.append(run(case, subject, seed, Path(name)))
-                pixels = runs[-1].scores.pixels
-                tell(case, runs[-1])
-            rows.append(line(case, runs))
+        folder = Path(name)
+        subjects = {"whole": (whole, whole), "halves": whole.halves(folder)}
+        for case in chosen:
+            seeds = arguments.seeds[:1] if case.once else arguments.seeds
+            rows.append(line(case, [run(case, subjects, seed, folder) for seed in seeds]))
+    report(_section(arguments, rows), arguments.record)
+
+
+def _section(arguments: argparse.Namespace, rows: Sequence[Sequence[str]]) -> Section:
     header = (
         *("run", "learns from", "ACC", "NMI", "ARI", "kappa", "clusters in use"),
-        *("training, s", "labelling, s"),
+        *("training, s", "labelling, s", "scored on", "seeds"),
     )
-    seeds = ", ".join(map(str, arguments.seeds))
     body = (
-        f"{arguments.title}, {arguments.classes} clusters, scored on {pixels} labelled pixels "
-        f"after the last step. Mean and each of the seeds {seeds}.\n\n{table(header, rows)}"
+        f"{arguments.title}, {arguments.classes} clusters, scored on labelled pixels after the "
+        f"last step. Mean ± standard deviation over the seeds "
+        f"{', '.join(map(str, arguments.seeds))}; a cluster is in use from 0.1 % of the map on. "
+        "Where learning gives the labels there is no labelling. Lines that learn from the left "
+        "half are scored on the right half, which they have not seen: compare them with each "
+        f"other only.\n\n{table(header, rows)}"
     )
-    key = f"clustering {arguments.scene.stem}"
-    report(Section(key, f"Clustering: {arguments.title}", body), arguments.record)
+    key, title = f"clustering {arguments.scene.stem}", f"Clustering: {arguments.title}"
+    if arguments.only:
+        only = ", ".join(arguments.only)
+        return Section(f"{key}, only {only}", f"{title}, only {only}", body)
+    return Section(key, title, body)
 
 
 if __name__ == "__main__":

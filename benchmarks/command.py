@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from benchmarks.make_scene import SOURCE
@@ -40,6 +42,34 @@ def run(command: Sequence[str]) -> dict[str, Any]:
     process = start(command)
     output, errors = process.communicate()
     return facts(command, process.returncode, output, errors)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A command that has ended.
+
+    Attributes:
+        facts: The JSON object that it printed.
+        seconds: Wall time, the start of the program included.
+        peak: Peak resident memory of its process, MiB, pages of mapped files included.
+    """
+
+    facts: dict[str, Any]
+    seconds: float
+    peak: float
+
+
+def measure(command: Sequence[str]) -> Measured:
+    """Run a command to its end and watch what it takes."""
+    begin = perf_counter()
+    process = start(command)
+    # What it prints fits into a pipe. The kernel tells the peak of a child to who waits for it.
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    output, errors = process.communicate()
+    found = facts(command, process.returncode, output, errors)
+    return Measured(found, seconds, usage.ru_maxrss / 1024)
 
 
 def make_scene(path: Path, size: str, *options: str) -> Path:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hsiclust.labeller import Labeller
 
 _CLASSES = 16
+_RECIPES = {"dense": "default", "original": "paper"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def subject(scene: Path, encoder: str, side: int, passes: int) -> Subject:
     from hsiclust.scene import Scene
 
     cpu = torch.device("cpu")
-    model = initial_model([str(scene)], TrainOptions(classes=_CLASSES, encoder=encoder))
+    model = initial_model([str(scene)], TrainOptions(classes=_CLASSES, recipe=_RECIPES[encoder]))
     source = SceneComponents.of(Scene.open(scene), model.transform, model.sensor, cpu)
     rows, cols = min(side, source.grid.rows), min(side, source.grid.cols)
     area = Window((source.grid.rows - rows) // 2, (source.grid.cols - cols) // 2, rows, cols)

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,6 +81,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---:" if figures else "---" for figures in right]
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and standard deviation of a sample; "-" of nothing, the value alone of one."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def use_cores(count: int | None) -> None:

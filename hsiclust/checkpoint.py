@@ -21,22 +21,22 @@ def save_checkpoint(path: Path, method: Method, run: str, step: int) -> None:
         save_file(whole, beside, {"run": run, "step": str(step)})
 
 
-def load_checkpoint(path: Path, method: Method, run: str) -> int:
-    """Restore a method; returns how many steps it has taken, 0 if there is nothing to restore.
+def load_checkpoint(path: Path, method: Method, run: str) -> int | None:
+    """Restore a method; returns how many steps it has taken, None if nothing can be restored.
 
     A checkpoint of another run (other scenes, settings, seed) is not touched by a training that
     cannot use it; it is replaced when that training writes its own.
     """
     if not path.is_file():
-        return 0
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("run") != run:
-                return 0
+                return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
-        return 0
+        return None
     method.load_state_dict(_below("network.", tensors))
     method.load_optimiser_state(_below("optimiser.", tensors))
     return int(metadata["step"])

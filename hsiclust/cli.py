@@ -22,7 +22,6 @@ from hsiclust.parameters import (
     Components,
     Device,
     DriverName,
-    EncoderName,
     Field,
     Json,
     Layer,
@@ -31,6 +30,7 @@ from hsiclust.parameters import (
     Output,
     Overwrite,
     Quiet,
+    RecipeName,
     Scheduler,
     Seed,
     Transform,
@@ -76,10 +76,16 @@ def train(
     classes: Annotated[
         int | None, typer.Option("--classes", "-k", help="Number of clusters; 16 by default.")
     ] = None,
-    encoder: Annotated[
-        EncoderName | None,
-        typer.Option("--encoder", help="Of SSCC; dense by default. original: the paper's, slow."),
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option("--recipe", help="Of SSCC. paper: as published, patch by patch, slow."),
     ] = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher/--no-teacher", help="Of SSCC: learn from a consensus.")
+    ] = True,
+    contrast: Annotated[
+        bool, typer.Option("--contrast/--no-contrast", help="Of SSCC: contrast two views.")
+    ] = True,
     smoothing: Annotated[
         float | None, typer.Option("--smoothing", min=0, help="Of k-means: pixels; 0 for none.")
     ] = None,
@@ -98,9 +104,9 @@ def train(
     match_to: Annotated[
         Path | None, typer.Option("--match-to", help="Map whose class numbers to take over.")
     ] = None,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Most pixels to learn from.")] = (
-        2**22
-    ),
+    budget: Annotated[
+        int | None, typer.Option("--budget", min=1, help="Most pixels to learn from.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = None,
@@ -119,7 +125,9 @@ def train(
     options = TrainOptions(
         method=value_of(method),
         classes=classes,
-        encoder=value_of(encoder),
+        recipe=value_of(recipe),
+        teacher=None if teacher else False,
+        contrast=None if contrast else False,
         smoothing=smoothing,
         steps=steps,
         epochs=epochs,
@@ -159,6 +167,12 @@ def train(
         console.say(
             f"{result.steps} steps on {result.pixels} pixels in {result.seconds:.1f} s: "
             f"{result.in_use} of {result.classes} clusters in use"
+        )
+        console.say(
+            "; ".join(
+                f"{stage.name} {stage.seconds:.1f} s, {stage.peak_bytes / 2**20:.0f} MiB"
+                for stage in result.stages
+            )
         )
     console.print_result(as_json, result.model, console.jsonable(result))
 

@@ -7,15 +7,16 @@ float16 a million pixels take about 40 MB.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hsiclust.errors import InputError
-from hsiclust.models.base import Batch, CropShape
+from hsiclust.models.base import Batch, CropShape, Lesson, Method
 from hsiclust.tiles import TileStore
 from hsiclust.truth import Mask
 
@@ -43,11 +44,31 @@ class TileStack:
         values: `(T, C, rows, cols)`, float16, halo included.
         fit: `(T, core rows, core cols)`, bool; pixels that may be learned from.
         halo: Pixels around each core.
+        lesson: What they are to be learned as, `(T, core rows, core cols)`; None until taught.
     """
 
     values: Tensor
     fit: Tensor
     halo: int
+    lesson: Lesson | None = None
+
+    def tile(self, number: int, context: int) -> Batch:
+        """One tile with `context` pixels around its core."""
+        edge = self.halo - context
+        rows, cols = (length - edge for length in self.values.shape[2:])
+        values = self.values[number : number + 1, :, edge:rows, edge:cols].to(torch.float32)
+        return Batch(values, self.fit[number : number + 1])
+
+    def taught(self, method: Method) -> TileStack:
+        """The same tiles with what the method's teacher says of them."""
+        context = method.crop_shape.context
+        lessons = [method.teach(self.tile(n, context).values[0]) for n in range(len(self.fit))]
+        given = [lesson for lesson in lessons if lesson is not None]
+        if not given:
+            return self
+        classes = torch.stack([lesson.classes.to(torch.uint8) for lesson in given])
+        trust = torch.stack([lesson.trust.to(torch.float16) for lesson in given])
+        return replace(self, lesson=Lesson(classes, trust))
 
 
 class TrainingPixels:
@@ -78,6 +99,17 @@ class TrainingPixels:
         """
         return cls([_stack(source, device) for source in sources if source.indices])
 
+    def tiles(self, context: int) -> list[Batch]:
+        """Every tile with `context` pixels around its core."""
+        return [
+            stack.tile(number, context) for stack in self.stacks for number in range(len(stack.fit))
+        ]
+
+    def heed(self, method: Method) -> None:
+        """Keep what a method's teacher says of the pixels: crops carry it from now on."""
+        with torch.no_grad():
+            self.stacks = [stack.taught(method) for stack in self.stacks]
+
     def draw(self, shape: CropShape, generator: torch.Generator) -> Batch:
         """Crops at random places, each around a pixel that may be learned from."""
         picked = torch.randint(
@@ -91,13 +123,11 @@ class TrainingPixels:
             self._crop(int(stack), int(pixel), offset, shape)
             for stack, pixel, offset in zip(which, picked, offsets, strict=True)
         ]
-        values = torch.stack([values for values, _ in crops]).to(torch.float32)
-        return Batch(values, torch.stack([fit for _, fit in crops]))
+        values = torch.stack([crop.values for crop in crops]).to(torch.float32)
+        return Batch(values, torch.stack([crop.fit for crop in crops]), _lessons(crops))
 
-    def _crop(
-        self, number: int, pixel: int, offset: Tensor, shape: CropShape
-    ) -> tuple[Tensor, Tensor]:
-        """One crop `(C, side, side)` and its `(outputs, outputs)` pixels to learn from."""
+    def _crop(self, number: int, pixel: int, offset: Tensor, shape: CropShape) -> Batch:
+        """One crop, `(C, side, side)`, and its `(outputs, outputs)` pixels to learn from."""
         stack = self.stacks[number]
         before = int(self._ends[number - 1]) if number else 0
         tile, row, col = self._places[number][pixel - before].tolist()
@@ -109,14 +139,30 @@ class TrainingPixels:
         values = stack.values[
             tile, :, top + edge : top + edge + shape.side, left + edge : left + edge + shape.side
         ]
-        fit = stack.fit[tile, top : top + shape.outputs, left : left + shape.outputs]
+        core = np.s_[tile, top : top + shape.outputs, left : left + shape.outputs]
+        fit, lesson = stack.fit[core], None
+        if stack.lesson is not None:
+            lesson = Lesson(stack.lesson.classes[core], stack.lesson.trust[core])
         short = (shape.side - values.shape[2], shape.side - values.shape[1])
-        if any(short):
-            values = torch.nn.functional.pad(values, (0, short[0], 0, short[1]))
-            fit = torch.nn.functional.pad(
-                fit, (0, shape.outputs - fit.shape[1], 0, shape.outputs - fit.shape[0])
-            )
-        return values, fit
+        missing = (shape.outputs - fit.shape[1], shape.outputs - fit.shape[0])
+        if any(short) or any(missing):
+            values = pad(values, (0, short[0], 0, short[1]))
+            room = (0, missing[0], 0, missing[1])
+            fit = pad(fit, room)
+            if lesson is not None:
+                lesson = Lesson(pad(lesson.classes, room), pad(lesson.trust, room))
+        return Batch(values, fit, lesson)
+
+
+def _lessons(crops: Sequence[Batch]) -> Lesson | None:
+    """The lessons of all crops, `(N, outputs, outputs)`."""
+    given = [crop.lesson for crop in crops if crop.lesson is not None]
+    if not given:
+        return None
+    return Lesson(
+        torch.stack([lesson.classes for lesson in given]).long(),
+        torch.stack([lesson.trust for lesson in given]).to(torch.float32),
+    )
 
 
 def _stack(source: StoredTiles, device: torch.device) -> TileStack:

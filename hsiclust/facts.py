@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,14 @@ def _model(path: Path) -> Facts:
         "bands_used": len(model.transform.bands),
         **_bands(model.sensor),
         "nodata": model.nodata,
-        "provenance": dict(model.provenance),
+        **_provenance(model.provenance),
     }
+
+
+def _provenance(provenance: Mapping[str, Any]) -> Facts:
+    """What the training said of itself; its choices by themselves."""
+    rest = {name: value for name, value in provenance.items() if name != "choices"}
+    return {"provenance": rest, "choices": provenance.get("choices")}
 
 
 def _grid(grid: PixelGrid) -> Facts:

@@ -39,7 +39,7 @@ def lesson_tiles(
     Raises:
         InputError: A source, the mask or the map to match cannot be used.
     """
-    budget = options.budget // len(sources)
+    budget = options.most_pixels(model.method) // len(sources)
     context = model.method.crop_shape.context
     tiles = []
     for number, source in enumerate(sources):

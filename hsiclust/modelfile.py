@@ -138,6 +138,10 @@ def load_model(path: Path) -> FittedModel:
         raise ModelError(f"{path}: not a model file, or cut short: {error}") from error
     _check_values(path, metadata, method, network, transform)
     method.load_state_dict(network, assign=True)
+    try:
+        method.check()
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     method.eval()
     try:
         classes = Classes(

@@ -21,11 +21,11 @@ class MethodName(StrEnum):
     KMEANS = "kmeans"
 
 
-class EncoderName(StrEnum):
-    """Encoders of SSCC."""
+class RecipeName(StrEnum):
+    """Recipes of SSCC."""
 
-    DENSE = "dense"
-    ORIGINAL = "original"
+    DEFAULT = "default"
+    PAPER = "paper"
 
 
 class TransformName(StrEnum):

@@ -32,7 +32,9 @@ Bounds = tuple[float, float, float, float]
 _METHOD = "sscc"
 _CLASSES = 16
 # Components that each method learns from, unless the user asks for another number.
-_COMPONENTS = {"kmeans": 20, "sscc": 12, "original": 8}
+_COMPONENTS = {"kmeans": 20, "default": 30, "contrast": 12, "paper": 8}
+# Most pixels that each method learns from: SSCC's teacher looks at every one of them, closely.
+_BUDGETS = {"kmeans": 2**22, "sscc": 2**18}
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,14 @@ class TrainOptions:
     Attributes:
         method: "sscc" (when None) or "kmeans".
         classes: Number of clusters K; 16 when None.
-        encoder: Of SSCC: "dense" (when None) or "original".
+        recipe: Of SSCC: "default" (when None), or "paper": objective, encoder and schedule as
+            published, patch by patch.
+        teacher: Of SSCC: whether a consensus teacher takes part; it does when None.
+        contrast: Of SSCC: whether the twin contrast takes part; it does when None.
         smoothing: Of k-means: deviation of the Gaussian in pixels; its default when None.
         steps: Training steps; the method's own number when None.
         epochs: Passes over the pixels instead.
-        kind: Spectral transform; "mnf", or "pca" for the original encoder, when None.
+        kind: Spectral transform; "mnf", or "pca" for the paper's recipe, when None.
         components: Components to keep; the method's own number when None.
         bands: Bands to use, such as "1,3..50", counted from 1.
         mask: Raster or vector file; only pixels > 0 or inside are learned from.
@@ -54,7 +59,7 @@ class TrainOptions:
         nodata: Overrides the scenes' nodata value.
         init: Model to go on from.
         match_to: Map whose class numbers the clusters are to take over.
-        budget: Most pixels that are learned from.
+        budget: Most pixels that are learned from; the method's own number when None.
         seed: Of everything random.
         device: Where the network learns.
         overwrite: Replace an existing model.
@@ -63,7 +68,9 @@ class TrainOptions:
 
     method: str | None = None
     classes: int | None = None
-    encoder: str | None = None
+    recipe: str | None = None
+    teacher: bool | None = None
+    contrast: bool | None = None
     smoothing: float | None = None
     steps: int | None = None
     epochs: float | None = None
@@ -75,7 +82,7 @@ class TrainOptions:
     nodata: float | None = None
     init: Path | None = None
     match_to: Path | None = None
-    budget: int = 2**22
+    budget: int | None = None
     seed: int = 0
     device: str = "auto"
     overwrite: bool = False
@@ -84,13 +91,13 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.method not in (None, "sscc", "kmeans"):
             raise UsageError(f"method {self.method!r} is unknown: sscc or kmeans")
-        if self.encoder not in (None, "dense", "original"):
-            raise UsageError(f"encoder {self.encoder!r} is unknown: dense or original")
+        if self.recipe not in (None, "default", "paper"):
+            raise UsageError(f"recipe {self.recipe!r} is unknown: default or paper")
         if self.classes is not None and not 2 <= self.classes <= LARGEST_CLASSES:
             raise UsageError(f"{self.classes} classes: 2 to {LARGEST_CLASSES} can be told apart")
         if self.steps is not None and self.epochs is not None:
             raise UsageError("give steps or epochs, not both")
-        if min(1 if self.steps is None else self.steps, self.budget) < 1:
+        if min(1 if value is None else value for value in (self.steps, self.budget)) < 1:
             raise UsageError("steps and budget must be positive")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             raise UsageError(f"{self.epochs} epochs: give a positive number")
@@ -101,23 +108,48 @@ class TrainOptions:
                 f"smoothing of {self.smoothing} pixels is not within 0..{LARGEST_SMOOTHING:g}"
             )
         if self.init is None:
-            if self.method == "kmeans" and self.encoder is not None:
-                raise UsageError("k-means has no encoder")
-            if self.method != "kmeans" and self.smoothing is not None:
-                raise UsageError("smoothing belongs to k-means; SSCC has none")
+            self._check_method()
+
+    def _check_method(self) -> None:
+        """Refuse what belongs to another method, or leaves nothing to learn."""
+        ours = (self.recipe, self.teacher, self.contrast)
+        if self.method == "kmeans" and ours != (None, None, None):
+            raise UsageError("recipe, teacher and contrast belong to SSCC; k-means has none")
+        if self.teacher is False and self.contrast is False:
+            raise UsageError("without teacher and without contrast nothing can be learned")
+        if self.recipe == "paper" and ours != ("paper", None, None):
+            raise UsageError("the paper's recipe has no teacher and is all contrast")
+        if self.method != "kmeans" and self.smoothing is not None:
+            raise UsageError("smoothing belongs to k-means; SSCC has none")
 
     @property
     def transform(self) -> TransformOptions:
         """The spectral transform that the method wants, with what the user asked for."""
-        original = self.encoder == "original"
-        recipe = "original" if original else self.method or _METHOD
+        paper = self.recipe == "paper"
+        recipe = "paper" if paper else "contrast" if self.teacher is False else "default"
+        recipe = "kmeans" if self.method == "kmeans" else recipe
         return TransformOptions(
-            kind=self.kind or ("pca" if original else "mnf"),
+            kind=self.kind or ("pca" if paper else "mnf"),
             components=self.components,
             most_components=_COMPONENTS[recipe],
             bands=self.bands,
-            whiten=original,
+            whiten=paper,
         )
+
+    @property
+    def settings(self) -> SsccConfig:
+        """SSCC as it was asked for."""
+        if self.recipe == "paper":
+            return SsccConfig.paper()
+        if self.teacher is False:
+            return SsccConfig.contrast_only()
+        if self.contrast is False:
+            return SsccConfig(instance_weight=0.0, cluster_weight=0.0)
+        return SsccConfig()
+
+    def most_pixels(self, method: Method) -> int:
+        """Most pixels that a method is to learn from."""
+        return self.budget or _BUDGETS[method.name]
 
 
 def initial_model(sources: Sequence[str], options: TrainOptions) -> FittedModel:
@@ -143,10 +175,9 @@ def new_method(components: int, options: TrainOptions) -> Method:
     if options.method == "kmeans":
         smoothing = {} if options.smoothing is None else {"smoothing": options.smoothing}
         return KMeans(components, classes, **smoothing)
-    settings = SsccConfig.original() if options.encoder == "original" else SsccConfig()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return Sscc(components, classes, settings)
+        return Sscc(components, classes, options.settings)
 
 
 def _check_init(model: FittedModel, options: TrainOptions) -> None:
@@ -155,11 +186,13 @@ def _check_init(model: FittedModel, options: TrainOptions) -> None:
     settled = {
         "method": (options.method, model.method.name),
         "classes": (options.classes, model.method.classes),
-        "encoder": (options.encoder, config.get("encoder")),
+        "recipe": (options.recipe, None),
         "smoothing": (options.smoothing, config.get("smoothing")),
         "transform": (options.kind, model.transform.kind),
         "components": (options.components, model.transform.components),
         "bidx": (options.bands, None),
+        "teacher": (options.teacher, None),
+        "contrast": (options.contrast, None),
     }
     for name, (asked, has) in settled.items():
         if asked is not None and asked != has:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +29,7 @@ from hsiclust.models.base import Method, Progress
 from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
 from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
 from hsiclust.recipe import TrainOptions, initial_model
+from hsiclust.stages import Stage, Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One training as it was asked for.
+
+    Attributes:
+        steps: Steps in all.
+        seed: Of everything random.
+        warm: Whether it goes on from a fitted model.
+        hash: Of all that decides it.
+        checkpoint: Where its checkpoint is.
+    """
+
+    steps: int
+    seed: int
+    warm: bool
+    hash: str
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
 class Training:
     """What a training gave.
 
@@ -70,6 +90,8 @@ class Training:
         steps: Steps taken.
         loss: Of the last step.
         seconds: Time of this run.
+        choices: What the method chose without a truth, and the figures behind it.
+        stages: Time and memory of each part of this run.
     """
 
     model: Path
@@ -80,6 +102,8 @@ class Training:
     steps: int
     loss: float
     seconds: float
+    choices: Mapping[str, object]
+    stages: Sequence[Stage]
 
     @property
     def collapsed(self) -> bool:
@@ -124,24 +148,30 @@ def _train(
     progress: Callable[[Step], None] | None,
 ) -> Training:
     start = perf_counter()
+    watch = Stopwatch()
     device = resolve_device(options.device)
     model = initial_model(sources, options)
+    watch.lap("transform")
     method = model.method.to(device)
     tiles = lesson_tiles(sources, model, output, options)
     pixels = TrainingPixels.load(tiles, device)
-    steps = _steps(method, options, pixels.count)
-    run = _run_hash(tiles, model, options, steps)
-    checkpoint = checkpoint_path(output)
-    last = Step(0, steps, math.nan, 0, 0.0)
-    for last in _learn(method, pixels, steps, options, run, checkpoint):
+    run = _run(output, tiles, model, options, pixels.count)
+    watch.lap("staging")
+    first = _begin(method, pixels, run)
+    watch.lap("teacher")
+    last = Step(first, run.steps, math.nan, 0, 0.0)
+    for last in _learn(method, pixels, first, run):
         try:
             if progress is not None:
                 progress(last)
         except StoppedError:
-            save_checkpoint(checkpoint, method, run, last.step)
+            save_checkpoint(run.checkpoint, method, run.hash, last.step)
             raise
+    watch.lap("steps")
     counts = _finish(method, tiles, options)
+    watch.lap("order")
     provenance = _provenance(sources, options, model, pixels.count, last, counts)
+    provenance["choices"] = method.choices()
     save_model(replace(model, provenance=provenance), output)
     _clean_up(output, len(sources))
     return Training(
@@ -150,9 +180,11 @@ def _train(
         classes=method.classes,
         in_use=int((counts >= _IN_USE * counts.sum()).sum()),
         pixels=pixels.count,
-        steps=steps,
+        steps=run.steps,
         loss=last.loss,
         seconds=perf_counter() - start,
+        choices=method.choices(),
+        stages=watch.stages,
     )
 
 
@@ -168,31 +200,37 @@ def checkpoint_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.checkpoint")
 
 
-def _learn(
-    method: Method,
-    pixels: TrainingPixels,
-    steps: int,
-    options: TrainOptions,
-    run: str,
-    checkpoint: Path,
-) -> Iterator[Step]:
+def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
+    """Go on with an earlier training, or let the method study the tiles; gives the first step."""
+    first = load_checkpoint(run.checkpoint, method, run.hash)
+    if first is None:
+        first = 0
+        tiles = pixels.tiles(method.crop_shape.context)
+        with torch.no_grad():
+            method.study(tiles, run.warm, torch.Generator().manual_seed(run.seed))
+        save_checkpoint(run.checkpoint, method, run.hash, first)
+    else:
+        log.info("going on with an earlier training at step %d of %d", first, run.steps)
+    pixels.heed(method)
+    return first
+
+
+def _learn(method: Method, pixels: TrainingPixels, first: int, run: Run) -> Iterator[Step]:
     """The loop: draw, step, report, and a checkpoint now and then."""
-    first = load_checkpoint(checkpoint, method, run)
-    if first:
-        log.info("going on with an earlier training at step %d of %d", first, steps)
     saved = reported = perf_counter()
-    for step in range(first, steps):
+    for step in range(first, run.steps):
         # A generator of its own for each step: a resumed training draws what it would have drawn.
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
         batch = pixels.draw(method.crop_shape, generator)
-        learned = method.learn(batch, Progress(step, steps, options.init is not None), generator)
+        epoch = step * method.crop_shape.pixels / pixels.count
+        learned = method.learn(batch, Progress(step, run.steps, run.warm, epoch), generator)
         now = perf_counter()
         total = int(learned.counts.sum())
         used = int((learned.counts >= max(1.0, _IN_USE * total)).sum())
-        yield Step(step + 1, steps, learned.loss, used, total / max(now - reported, 1e-9))
+        yield Step(step + 1, run.steps, learned.loss, used, total / max(now - reported, 1e-9))
         reported = now
-        if now - saved > _CHECKPOINT_EVERY and step + 1 < steps:
-            save_checkpoint(checkpoint, method, run, step + 1)
+        if now - saved > _CHECKPOINT_EVERY and step + 1 < run.steps:
+            save_checkpoint(run.checkpoint, method, run.hash, step + 1)
             saved = perf_counter()
 
 
@@ -211,10 +249,25 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
 
 
 def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
-    if options.epochs is not None:
-        batch = method.crop_shape.count * method.crop_shape.outputs**2
-        return max(1, math.ceil(options.epochs * pixels / batch))
+    epochs = options.epochs
+    if epochs is None and options.steps is None:
+        epochs = method.default_epochs
+    if epochs is not None:
+        return max(1, math.ceil(epochs * pixels / method.crop_shape.pixels))
     return options.steps or method.default_steps
+
+
+def _run(
+    output: Path,
+    tiles: Sequence[StoredTiles],
+    model: FittedModel,
+    options: TrainOptions,
+    pixels: int,
+) -> Run:
+    steps = _steps(model.method, options, pixels)
+    identity = _run_hash(tiles, model, options, steps)
+    warm = options.init is not None
+    return Run(steps, options.seed, warm, identity, checkpoint_path(output))
 
 
 def _run_hash(

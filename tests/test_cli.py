@@ -217,6 +217,25 @@ def test_usage_is_2(run: Run, trained: Path, tmp_path: Path, wrong: list[str]) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_parts_of_sscc_that_do_not_go_together_are_2(run: Run, trained: Path) -> None:
+    scene = trained / "scene.tif"
+    assert "nothing can be learned" in one_line(
+        run("train", scene, "--no-teacher", "--no-contrast", code=2)
+    )
+    assert "recipe" in one_line(run("train", scene, "--recipe", "paper", "--no-teacher", code=2))
+    run("train", scene, "--recipe", "large", code=2)
+    run("train", scene, "--encoder", "original", code=2)
+
+
+def test_the_choices_of_a_training_are_printed(run: Run, trained: Path) -> None:
+    common = ["train", trained / "scene.tif", "-k", 4, "--steps", 1, "--json", "-q"]
+    taught = json.loads(run(*common, "--no-contrast", "-o", "a").stdout)
+    assert taught["choices"]["partitions"] == 32
+    assert [stage["name"] for stage in taught["stages"]][:3] == ["transform", "staging", "teacher"]
+    contrasted = json.loads(run(*common, "--no-teacher", "-o", "b").stdout)
+    assert contrasted["choices"] == {}
+
+
 def test_unknown_options_are_2(run: Run) -> None:
     run("predict", "scene.tif", "--colour", "red", code=2)
     run("train", code=2)

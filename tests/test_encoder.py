@@ -79,6 +79,6 @@ def test_folding_changes_nothing() -> None:
 
 def test_cost_of_the_networks() -> None:
     dense = count_multiply_adds(Sscc(12, 16), 12, 400)
-    original = count_multiply_adds(Sscc(8, 16, SsccConfig.original()), 8, 11)
+    original = count_multiply_adds(Sscc(8, 16, SsccConfig.paper()), 8, 11)
     assert dense < 120_000
     assert original == pytest.approx(330e6, rel=0.05)

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,15 @@ def model() -> FittedModel:
     block = generator.normal(1000, 50, (6, 20, 30))
     transform = fit_transform([(block, np.ones((20, 30), bool))], range(1, 7), components=3)
     torch.manual_seed(0)
-    method = Sscc(3, 4, SsccConfig(width=8, hidden=16))
+    method = Sscc(3, 4, SsccConfig(width=8, hidden=16, partitions=3))
+    assert method.teacher is not None
+    with torch.no_grad():
+        for buffer in method.teacher.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(torch.rand_like(buffer))
+    method.teacher.histogram.fill_(5)
+    method.teacher.partitions.depths.copy_(torch.tensor([3, 2, 3]))
+    method.teacher.partitions.windows.copy_(torch.tensor([3, 5, 1]))
     sensor = Bands(8, wavelengths=tuple(400.0 + 10 * i for i in range(8)), units="Nanometers")
     return FittedModel(method, transform, sensor, -99.0, Classes.numbered(4), {"seed": 3})
 
@@ -58,6 +67,30 @@ def test_a_model_comes_back_as_it_was(model: FittedModel, path: Path) -> None:
     values = torch.randn(1, 3, 20, 20)
     with torch.inference_mode():
         assert torch.equal(again.method(values), model.method.eval()(values))
+
+
+def test_a_teacher_comes_back_as_it_was(model: FittedModel, path: Path) -> None:
+    again = load_model(path).method
+    assert isinstance(model.method, Sscc)
+    assert isinstance(again, Sscc)
+    assert model.method.teacher is not None
+    assert again.teacher is not None
+    first, second = model.method.teacher.state_dict(), again.teacher.state_dict()
+    assert {"prototypes", "margin", "histogram", "evidence", "partitions.means"} <= set(first)
+    for name, value in first.items():
+        assert torch.equal(second[name], value)
+    assert again.settings == model.method.settings
+    assert again.choices() == model.method.choices()
+
+
+def test_a_model_without_teacher_has_none_of_it(model: FittedModel, tmp_path: Path) -> None:
+    method = Sscc(3, 4, SsccConfig(width=8, partitions=0))
+    save_model(replace(model, method=method), tmp_path / "plain")
+    again = load_model(tmp_path / "plain").method
+    assert isinstance(again, Sscc)
+    assert again.teacher is None
+    with safe_open(tmp_path / "plain", framework="pt") as file:
+        assert not [name for name in file.keys() if "teacher" in name]  # noqa: SIM118
 
 
 def test_the_same_model_is_the_same_file(model: FittedModel, path: Path, tmp_path: Path) -> None:
@@ -138,6 +171,29 @@ def _no_scale(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> 
     tensors["transform.scale"][0] = 0
 
 
+def _no_prototypes(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    del tensors["network.teacher.prototypes"]
+
+
+def _fewer_partitions(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["network.teacher.partitions.means"] = torch.zeros(2, 12, 3)
+
+
+def _teacher_not_finite(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["network.teacher.partitions.whiten"][0, 0, 0, 0] = float("inf")
+
+
+def _fractional_windows(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    name = "network.teacher.partitions.windows"
+    tensors[name] = tensors[name].float()
+
+
+def _too_many_partitions(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    config = metadata["config"]
+    assert isinstance(config, dict)
+    config["partitions"] = 10**9
+
+
 def _double_weights(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
     tensors["network.head.2.weight"] = tensors["network.head.2.weight"].double()
 
@@ -162,6 +218,11 @@ def _two_line_name(tensors: dict[str, torch.Tensor], metadata: dict[str, object]
         _not_finite,
         _no_scale,
         _double_weights,
+        _no_prototypes,
+        _fewer_partitions,
+        _teacher_not_finite,
+        _fractional_windows,
+        _too_many_partitions,
         _band_twice,
         _other_field,
         _two_line_name,
@@ -187,3 +248,22 @@ def test_a_later_schema_asks_for_a_newer_version(path: Path) -> None:
 
     with pytest.raises(ModelError, match="later version"):
         load_model(edited(path, later))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("partitions.windows", 4),
+        ("partitions.windows", 10**6),
+        ("partitions.depths", 99),
+        ("partitions.depths", 0),
+        ("histogram", 7),
+        ("margin", 0),
+    ],
+)
+def test_a_teacher_that_cannot_be_is_refused(path: Path, name: str, value: int) -> None:
+    def spoil(tensors: dict[str, torch.Tensor], _metadata: dict[str, object]) -> None:
+        tensors[f"network.teacher.{name}"].fill_(value)
+
+    with pytest.raises(ModelError, match="teacher"):
+        load_model(edited(path, spoil))

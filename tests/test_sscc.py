@@ -1,14 +1,21 @@
 import copy
+import json
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 
 from hsiclust.errors import ModelError
-from hsiclust.models.base import Batch, Progress
+from hsiclust.models.base import Batch, Lesson, Progress
+from hsiclust.models.consensus import HALO
 from hsiclust.models.losses import BarlowTwins, NTXent
 from hsiclust.models.sscc import Sscc, SsccConfig
 
-SMALL = SsccConfig(width=8, hidden=16, crops=4, outputs=8, displacement=2, rate=3e-3)
+SMALL = replace(
+    SsccConfig.contrast_only(), width=8, hidden=16, crops=4, outputs=8, displacement=2, rate=3e-3
+)
+TAUGHT = SsccConfig(width=8, hidden=16, crops=4, outputs=8, partitions=3, rate=3e-3)
 
 
 def small(seed: int = 0, settings: SsccConfig = SMALL) -> Sscc:
@@ -50,10 +57,158 @@ def test_the_loss_falls_and_the_grounds_are_told_apart() -> None:
 
 def test_the_objective_is_the_weighted_sum_of_both_losses() -> None:
     method = small()
-    first, second = torch.rand(2, 30, 4).softmax(-1)
+    logits = torch.randn(2, 30, 4)
+    first, second = logits.softmax(-1)
     expected = SMALL.instance_weight * NTXent()(first, second) + BarlowTwins()(first, second)
-    found = method.objective(first, second, torch.Generator().manual_seed(0))
+    batch = quadrants(method, 0)
+    found = method.objective(logits[0], logits[1], batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found, expected)
+
+
+def with_lesson(batch: Batch, wrong: float = 0.0, seed: int = 0) -> Batch:
+    """The ground on the left is class 2, that on the right class 1; some are told wrongly."""
+    generator = torch.Generator().manual_seed(seed)
+    edge = (batch.values.shape[-1] - batch.fit.shape[-1]) // 2
+    core = batch.values[:, :2, edge:-edge, edge:-edge]
+    classes = torch.where(core[:, 0] > core[:, 1], 2, 1)
+    mistaken = torch.rand(classes.shape, generator=generator) < wrong
+    trust = torch.where(mistaken, 0.0, 1.0)
+    return replace(batch, lesson=Lesson(torch.where(mistaken, 0, classes), trust))
+
+
+@pytest.mark.parametrize("contrast", [True, False])
+def test_a_lesson_adds_trusted_cross_entropy(contrast: bool) -> None:
+    weights = {} if contrast else {"instance_weight": 0.0, "cluster_weight": 0.0}
+    method = small(settings=replace(TAUGHT, instance_pixels=1000, **weights))
+    logits = torch.randn(2, 60, 4)
+    fit = torch.zeros(4, 8, 8, dtype=torch.bool)
+    fit.view(-1)[torch.randperm(256)[:60]] = True
+    lesson = Lesson(torch.randint(4, fit.shape), torch.rand(fit.shape))
+    batch = Batch(quadrants(method, 0).values, fit, lesson)
+    expected = torch.zeros(())
+    for view in logits.log_softmax(-1):
+        chosen = view[torch.arange(60), lesson.classes[fit]]
+        expected = expected - (lesson.trust[fit] * chosen).sum() / 120
+    if contrast:
+        first, second = logits.softmax(-1)
+        expected = expected + TAUGHT.instance_weight * NTXent()(first, second)
+        expected = expected + TAUGHT.cluster_weight * BarlowTwins()(first, second)
+    found = method.objective(logits[0], logits[1], batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_taught_is_learned_by_its_number() -> None:
+    """Turned views are held against the pixels that the lesson is about."""
+    method = small(settings=TAUGHT)
+    for step in range(80):
+        batch = with_lesson(quadrants(method, step), wrong=0.4, seed=step)
+        method.learn(batch, Progress(step, 80), torch.Generator().manual_seed(step))
+    batch = with_lesson(quadrants(method, 1000))
+    assert batch.lesson is not None
+    with torch.inference_mode():
+        found = method.settled()(batch.values).argmax(dim=1)
+    assert found.shape == batch.lesson.classes.shape
+    assert float((found == batch.lesson.classes).float().mean()) > 0.9
+
+
+def tiles_of(method: Sscc, count: int = 3) -> list[Batch]:
+    """Tiles with the context that training reads."""
+    drawn = [quadrants(method, seed) for seed in range(count)]
+    return [Batch(batch.values[:1], batch.fit[:1]) for batch in drawn]
+
+
+def studied(settings: SsccConfig = TAUGHT) -> Sscc:
+    method = small(settings=settings)
+    method.study(tiles_of(method), False, torch.Generator().manual_seed(0))
+    return method
+
+
+@pytest.mark.parametrize("encoder", ["dense", "original"])
+def test_crops_hold_what_network_and_teacher_need(encoder: Literal["dense", "original"]) -> None:
+    method = small(settings=replace(TAUGHT, encoder=encoder))
+    assert method.crop_shape.context == max(method.halo, HALO)
+    assert small(settings=replace(TAUGHT, encoder=encoder, partitions=0)).crop_shape.context == (
+        method.halo
+    )
+
+
+@pytest.mark.parametrize("encoder", ["dense", "original"])
+def test_lessons_are_of_the_pixels_without_context(
+    encoder: Literal["dense", "original"],
+) -> None:
+    method = studied(replace(TAUGHT, encoder=encoder))
+    assert method.teacher is not None
+    context = method.crop_shape.context
+    values = torch.randn(3, 10 + 2 * context, 13 + 2 * context)
+    lesson = method.teach(values)
+    assert lesson is not None
+    expected = method.teacher.teach(
+        values[:, context - HALO : 10 + context + HALO, context - HALO : 13 + context + HALO]
+    )
+    assert lesson.classes.shape == (10, 13)
+    assert torch.equal(lesson.classes, expected.classes)
+    assert torch.equal(lesson.trust, expected.trust)
+
+
+def test_a_fitted_teacher_teaches_on() -> None:
+    method = studied()
+    before = copy.deepcopy(method.state_dict())
+    others = [replace(tile, values=tile.values.flip(1)) for tile in tiles_of(method)]
+    method.study(others, True, torch.Generator().manual_seed(5))
+    assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+    method.study(others, False, torch.Generator().manual_seed(5))
+    after = method.state_dict()
+    assert not torch.equal(before["teacher.prototypes"], after["teacher.prototypes"])
+    fresh = small(settings=TAUGHT)  # a teacher that was never fitted is fitted in any case
+    fresh.study(others, True, torch.Generator().manual_seed(5))
+    assert fresh.teacher is not None
+    assert fresh.teacher.found > 1
+
+
+def test_network_and_teacher_are_renumbered_together() -> None:
+    method = studied().eval()
+    values = torch.randn(3, 30, 30)
+    before = method.teach(values)
+    with torch.inference_mode():
+        scores = method(values[None])
+        order = torch.tensor([3, 1, 0, 2])
+        method.reorder(order)
+        after = method.teach(values)
+        torch.testing.assert_close(method(values[None]), scores[:, order])
+    assert before is not None
+    assert after is not None
+    assert torch.equal(order[after.classes], before.classes)
+
+
+def test_labelling_does_without_the_teacher() -> None:
+    method = studied()
+    names = dict(method.settled().named_buffers())
+    assert not [name for name in names if "teacher" in name or "prototypes" in name]
+    assert method.choices()["partitions"] == 3
+    assert small().choices() == {}
+    assert small().teach(torch.randn(3, 30, 30)) is None
+
+
+def test_rates_of_the_paper_fall_every_twenty_epochs() -> None:
+    settings = replace(SsccConfig.paper(), hidden=8, crops=2, smallest_area=0.5)
+    method = small(settings=settings)
+    batch = Batch(torch.randn(2, 3, 11, 11), torch.ones(2, 1, 1, dtype=torch.bool))
+    for epoch, expected in ((0.0, 2e-4), (19.9, 2e-4), (20.0, 2e-5), (65.0, 2e-7)):
+        where = Progress(1, 1000, epoch=epoch)
+        method.learn(batch, where, torch.Generator().manual_seed(0))
+        assert method.optimiser.param_groups[0]["lr"] == pytest.approx(expected)
+    assert isinstance(method.optimiser, torch.optim.Adam)
+    assert not isinstance(method.optimiser, torch.optim.AdamW)
+    assert method.default_epochs == 200
+
+
+@pytest.mark.parametrize(
+    "settings", [SsccConfig(), SsccConfig.contrast_only(), SsccConfig.paper(), TAUGHT]
+)
+def test_settings_survive_json(settings: SsccConfig) -> None:
+    again = Sscc.from_config(3, 4, json.loads(json.dumps(small(settings=settings).config())))
+    assert again.settings == settings
+    assert (again.teacher is None) == (settings.partitions == 0)
 
 
 def test_settled_labels_as_the_network_does() -> None:
@@ -95,9 +250,7 @@ def test_training_goes_on_from_its_state() -> None:
 
 
 def test_the_original_encoder_learns_patch_by_patch() -> None:
-    settings = SsccConfig(
-        encoder="original", hidden=16, crops=6, outputs=1, displacement=0, smallest_area=0.08
-    )
+    settings = replace(SsccConfig.paper(), hidden=16, crops=6)
     method = small(settings=settings)
     assert method.crop_shape.side == 11
     values = torch.randn(6, 3, 11, 11)
@@ -109,7 +262,19 @@ def test_the_original_encoder_learns_patch_by_patch() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"width": 10**6}, {"encoder": "huge"}, {"steps": 0}, {"colour": 1}]
+    "settings",
+    [
+        {"width": 10**6},
+        {"hidden": -1},
+        {"encoder": "huge"},
+        {"optimiser": "sgd"},
+        {"steps": 0},
+        {"colour": 1},
+        {"partitions": -1},
+        {"partitions": 257},
+        {"displacement": 1},
+        {"smallest_area": 0.5},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ModelError):

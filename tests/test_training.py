@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,12 @@ import rasterio
 import torch
 from conftest import Killed, fields_cube, write_raster
 from rasterio.warp import transform
+from sklearn.metrics import adjusted_rand_score
 
 import hsiclust.training as loop
+from hsiclust import recipe
+from hsiclust.api import predict
+from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import (
     InputError,
@@ -19,7 +24,11 @@ from hsiclust.errors import (
     UsageError,
 )
 from hsiclust.modelfile import load_model
+from hsiclust.models.base import Batch, Learned, Progress
+from hsiclust.models.consensus import Teacher
+from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.prediction_plan import PredictOptions
 from hsiclust.recipe import TrainOptions, initial_model
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
@@ -27,6 +36,10 @@ from hsiclust.training import Step, Training, train
 
 KMEANS = TrainOptions(method="kmeans", classes=4, steps=10, engine=EngineOptions(threads=1))
 SSCC = replace(KMEANS, method="sscc", steps=4)
+
+
+# Spectra of the fields.
+MEANS = [fields_cube()[0][:, fields_cube()[1] == number].mean(axis=1) for number in range(1, 5)]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -265,8 +278,8 @@ def test_match_to_takes_over_the_numbers_of_a_map(
 
 
 def test_collapse() -> None:
-    assert Training(Path(), "sscc", 16, 7, 1, 1, 0.0, 0.0).collapsed
-    assert not Training(Path(), "sscc", 16, 8, 1, 1, 0.0, 0.0).collapsed
+    assert Training(Path(), "sscc", 16, 7, 1, 1, 0.0, 0.0, {}, []).collapsed
+    assert not Training(Path(), "sscc", 16, 8, 1, 1, 0.0, 0.0, {}, []).collapsed
 
 
 def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> None:
@@ -300,8 +313,15 @@ def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> No
         {"epochs": float("nan"), "steps": None},
         {"seed": 2**32},
         {"smoothing": float("inf")},
-        {"encoder": "large"},
-        {"encoder": "dense"},
+        {"method": "sscc", "recipe": "large"},
+        {"recipe": "default"},
+        {"recipe": "paper"},
+        {"teacher": False},
+        {"contrast": False},
+        {"method": "sscc", "teacher": False, "contrast": False},
+        {"method": "sscc", "recipe": "paper", "teacher": True},
+        {"method": "sscc", "recipe": "paper", "teacher": False},
+        {"method": "sscc", "recipe": "paper", "contrast": False},
         {"method": "sscc", "smoothing": 1.0},
     ],
 )
@@ -328,14 +348,270 @@ def test_bad_bands_and_asked_for_bands(tmp_path: Path) -> None:
     assert load_model(tmp_path / "n").transform.bands == (1, 2, 3, 8)
 
 
-def test_the_original_encoder_gets_the_papers_input(fields: tuple[Path, Path]) -> None:
-    model = initial_model([str(fields[0])], TrainOptions(encoder="original"))
+def test_the_papers_recipe_gets_the_papers_input(fields: tuple[Path, Path]) -> None:
+    model = initial_model([str(fields[0])], TrainOptions(recipe="paper"))
     assert isinstance(model.method, Sscc)
-    assert model.method.settings == SsccConfig.original()
+    assert model.method.settings == SsccConfig.paper()
+    assert model.method.teacher is None
     assert model.method.receptive_field == 11
     assert model.transform.kind == "pca"
     assert model.transform.components == 8
     assert (model.transform.weights == 1).all()  # each value standardised
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "most"),
+    [
+        ({}, SsccConfig(), 30),
+        ({"recipe": "default"}, SsccConfig(), 30),
+        ({"contrast": False}, SsccConfig(instance_weight=0.0, cluster_weight=0.0), 30),
+        ({"teacher": False}, SsccConfig.contrast_only(), 12),
+    ],
+)
+def test_parts_of_sscc_can_be_left_out(
+    tmp_path: Path, asked: dict[str, object], settings: SsccConfig, most: int
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", fields_cube(bands=40)[0])
+    model = initial_model([str(scene)], replace(TrainOptions(), **asked))
+    assert isinstance(model.method, Sscc)
+    assert model.method.settings == settings
+    assert (model.method.teacher is None) == (settings.partitions == 0)
+    assert model.transform.kind == "mnf"
+    assert model.transform.components == most
+
+
+@pytest.mark.parametrize("part", [{"teacher": False}, {"contrast": False}])
+def test_a_training_without_a_part(
+    fields: tuple[Path, Path], tmp_path: Path, part: dict[str, object]
+) -> None:
+    result = train([str(fields[0])], tmp_path / "m", replace(SSCC, **part, steps=2))
+    assert bool(result.choices) == ("contrast" in part)
+    provenance = load_model(result.model).provenance
+    assert provenance["choices"] == result.choices
+
+
+def test_the_paper_is_trained_by_epochs(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[tuple[int, float]] = []
+
+    def watched(
+        self: Sscc, batch: Batch, progress: Progress, generator: torch.Generator
+    ) -> Learned:
+        assert batch.values.shape == (512, 3, 11, 11)
+        assert batch.lesson is None
+        places.append((progress.step, progress.epoch))
+        return Learned(0.0, torch.ones(2))
+
+    monkeypatch.setattr(Sscc, "learn", watched)  # a step takes seconds
+    mask = np.zeros((1, 60, 70), np.uint8)
+    mask[0, 20:24, 5:13] = 1
+    path = write_raster(tmp_path / "mask.tif", mask)
+    options = TrainOptions(classes=2, recipe="paper", components=3, mask=path, epochs=30)
+    result = train([str(fields[0])], tmp_path / "m", options)
+    assert result.pixels == 32
+    assert result.steps == 2  # 960 patches in batches of 512
+    assert places == [(0, 0.0), (1, 16.0)]
+    assert result.choices == {}
+
+
+def test_budgets_follow_the_method() -> None:
+    sscc, kmeans = Sscc(3, 4), KMeans(3, 4)
+    assert TrainOptions().most_pixels(sscc) == 2**18
+    assert TrainOptions().most_pixels(kmeans) == 2**22
+    assert replace(KMEANS, budget=7).most_pixels(kmeans) == 7
+
+
+def test_a_model_to_go_on_from_brings_its_budget(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "_BUDGETS", {"kmeans": 10**6, "sscc": 300})
+    store = tile(
+        str(fields[0]),
+        tmp_path / "s.zarr",
+        TileOptions(TileShape(16, 6), engine=EngineOptions(threads=1)),
+    )
+    first = train([str(store.path)], tmp_path / "old", KMEANS)
+    options = TrainOptions(steps=2, init=tmp_path / "old")
+    again = train([str(store.path)], tmp_path / "new", options)
+    assert again.pixels == first.pixels == 60 * 70
+
+
+TAUGHT = replace(SSCC, contrast=False, steps=40)
+
+
+def teacher_of(path: Path) -> Teacher:
+    method = load_model(path).method
+    assert isinstance(method, Sscc)
+    assert method.teacher is not None
+    return method.teacher
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """Batches that reach the method from now on."""
+    batches: list[Batch] = []
+    learn = Sscc.learn
+
+    def watched(
+        self: Sscc, batch: Batch, progress: Progress, generator: torch.Generator
+    ) -> Learned:
+        batches.append(batch)
+        return learn(self, batch, progress, generator)
+
+    monkeypatch.setattr(Sscc, "learn", watched)
+    return batches
+
+
+def test_the_network_learns_what_the_teacher_says(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = spied(monkeypatch)
+    result = train([str(fields[0])], tmp_path / "m", TAUGHT)
+    assert len(batches) == 40
+    for batch in batches:
+        assert batch.lesson is not None
+        assert batch.lesson.classes.shape == batch.fit.shape
+        assert float(batch.lesson.trust[batch.fit].min()) >= 0.09
+        assert set(batch.lesson.classes[batch.fit].tolist()) <= {0, 1, 2, 3}
+    assert result.in_use == 4
+    # teacher and network carry the same, final numbers; together they find the fields
+    method = load_model(result.model).method
+    values, fit = batches[-1].values, batches[-1].fit
+    edge = method.crop_shape.context - method.halo
+    assert edge == 0
+    with torch.inference_mode():
+        labels = method.settled()(values).argmax(dim=1)
+    taught = torch.stack([lesson.classes for lesson in map(method.teach, values) if lesson])
+    assert float((labels == taught)[fit].float().mean()) > 0.9
+
+
+def test_a_teacher_and_its_network_find_the_fields(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train([str(fields[0])], tmp_path / "m", replace(TAUGHT, contrast=None))
+    predict(str(fields[0]), tmp_path / "m", tmp_path / "map.tif", PredictOptions(device="cpu"))
+    with rasterio.open(tmp_path / "map.tif") as labels, rasterio.open(fields[1]) as truth:
+        assert adjusted_rand_score(truth.read(1).ravel(), labels.read(1).ravel()) > 0.8
+
+
+def test_choices_and_stages_are_told_and_kept(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    result = train([str(fields[0])], tmp_path / "m", replace(SSCC, steps=2))
+    assert result.choices == teacher_of(result.model).choices()
+    assert result.choices["partitions"] == 32
+    assert result.choices["clusters_found"] == 4
+    names = [stage.name for stage in result.stages]
+    assert names == ["transform", "staging", "teacher", "steps", "order"]
+    assert 0 < sum(stage.seconds for stage in result.stages) <= result.seconds + 0.01
+    provenance = load_model(result.model).provenance
+    assert provenance["choices"] == result.choices
+    assert train([str(fields[0])], tmp_path / "k", KMEANS).choices == {}
+
+
+def test_a_mask_limits_what_is_taught(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((1, 60, 70), np.uint8)
+    mask[0, 5:50, 10:40] = 1
+    path = write_raster(tmp_path / "mask.tif", mask)
+    batches = spied(monkeypatch)
+    studied: list[int] = []
+    study = Teacher.study
+
+    def watched(self: Teacher, tiles: Sequence[Batch], random: torch.Generator) -> None:
+        studied.append(sum(int(tile.fit.sum()) for tile in tiles))
+        study(self, tiles, random)
+
+    monkeypatch.setattr(Teacher, "study", watched)
+    result = train([str(fields[0])], tmp_path / "m", replace(SSCC, mask=path))
+    assert result.pixels == 45 * 30
+    assert studied == [45 * 30]
+    assert min(int(batch.fit.sum()) for batch in batches) > 0
+    assert sum(load_model(result.model).provenance["cluster_pixels"]) == 45 * 30
+    few = write_raster(
+        tmp_path / "few.tif", np.where(np.cumsum(mask).reshape(mask.shape) <= 31, mask, 0)
+    )
+    with pytest.raises(InputError, match="fewer than 32 pixels"):
+        train([str(fields[0])], tmp_path / "n", replace(SSCC, classes=16, mask=few))
+
+
+def test_a_killed_training_does_not_study_again(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it dies before the first checkpoint of its steps."""
+    train([str(fields[0])], tmp_path / "whole", SSCC)
+
+    def kill(step: Step) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train([str(fields[0])], tmp_path / "model", SSCC, kill)
+
+    def unwanted(self: Teacher, tiles: Sequence[Batch], random: torch.Generator) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Teacher, "study", unwanted)
+    seen: list[int] = []
+    train([str(fields[0])], tmp_path / "model", SSCC, lambda step: seen.append(step.step))
+    assert seen == [1, 2, 3, 4]
+    assert same(tmp_path / "whole", tmp_path / "model")
+
+
+def test_what_is_not_there_or_of_another_run_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    method = Sscc(3, 4, SsccConfig(width=8, partitions=2))
+    path = tmp_path / "checkpoint"
+    assert load_checkpoint(path, method, "run") is None
+    save_checkpoint(path, method, "run", 0)
+    assert load_checkpoint(path, method, "another") is None
+    other = Sscc(3, 4, SsccConfig(width=8, partitions=2))
+    assert load_checkpoint(path, other, "run") == 0
+    assert torch.equal(other.head[0].weight, method.head[0].weight)
+    path.write_bytes(path.read_bytes()[:100])
+    assert load_checkpoint(path, method, "run") is None
+
+
+def test_init_keeps_the_teacher_and_identities(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    train([str(fields[0])], tmp_path / "old", TAUGHT)
+    new = write_raster(tmp_path / "new.tif", fields_cube()[0] + np.int16(5))
+    options = TrainOptions(init=tmp_path / "old", steps=3, engine=EngineOptions(threads=1))
+    result = train([str(new)], tmp_path / "new", options)
+    old, again = teacher_of(tmp_path / "old"), teacher_of(tmp_path / "new")
+    for name, value in old.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    assert result.choices == old.choices()
+    first, second = load_model(tmp_path / "old"), load_model(tmp_path / "new")
+    assert isinstance(second.method, Sscc)
+    assert isinstance(first.method, Sscc)
+    assert second.method.settings == first.method.settings
+    assert not same(tmp_path / "old", tmp_path / "new")
+    values = torch.from_numpy(
+        np.stack([first.transform.projection @ (m - first.transform.mean) for m in MEANS])
+    )
+    flat = values.float()[:, :, None, None].expand(-1, -1, 15, 15)
+    with torch.inference_mode():
+        labels = [model.method.settled()(flat).argmax(1).flatten() for model in (first, second)]
+    assert sorted(labels[0].tolist()) == [0, 1, 2, 3]
+    assert torch.equal(labels[0], labels[1])
+
+
+def test_init_settles_what_sscc_is(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    train([str(fields[0])], tmp_path / "old", replace(SSCC, teacher=False, steps=1))
+    others: list[dict[str, object]] = [
+        {"recipe": "paper"},
+        {"teacher": False},
+        {"contrast": False},
+        {"method": "kmeans"},
+    ]
+    for other in others:
+        options = replace(TrainOptions(init=tmp_path / "old"), **other)
+        with pytest.raises(UsageError, match=f"--{next(iter(other))} .* --init"):
+            train([str(fields[0])], tmp_path / "new", options)
+
+
+def test_a_seed_gives_the_same_bytes(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train([str(fields[0])], tmp_path / name, KMEANS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_polygons_as_a_mask(fields: tuple[Path, Path], tmp_path: Path) -> None:

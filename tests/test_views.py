@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -146,6 +148,67 @@ def test_blur_is_a_gaussian_of_nine_pixels() -> None:
     centre, side, corner = blurred[:, 3, 3], blurred[:, 3, 4], blurred[:, 4, 4]
     torch.testing.assert_close(corner * centre, side * side, atol=1e-5, rtol=0)  # separable
     assert float(blurred[:, 2:5, 2:5].sum((1, 2)).min()) > 0.999
+
+
+def test_outputs_are_paired_in_the_order_of_the_mask() -> None:
+    """What is known of the mask's pixels can be laid beside the pairs of unscaled views."""
+    source, random = crops(8), generator(11)
+    views = tuple(draw_view(source, SIDE, FIELD, PLAIN, random) for _ in range(2))
+    fit = torch.rand(8, OUTPUTS, OUTPUTS, generator=random) < 0.5
+    outputs = tuple(centre_network(view.values) for view in views)
+    pairs = pair_outputs((views[0], views[1]), (outputs[0], outputs[1]), fit)
+    expected = centre_network(source).movedim(1, -1)[fit]
+    for found in pairs:
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_views_that_may_not_turn_are_mirrored_left_to_right() -> None:
+    source = crops(100)
+    view = draw_view(source, SIDE, FIELD, replace(PLAIN, turns=False), generator(12))
+    mirrored = 0
+    for original, shown in zip(source, view.values, strict=True):
+        plain, mirror = (float((shown - c).abs().max()) for c in (original, original.flip(2)))
+        assert min(plain, mirror) < 1e-4
+        mirrored += mirror < plain
+    assert 30 < mirrored < 70
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_pairs_undo_what_was_turned(turns: bool) -> None:
+    source, random = crops(30), generator(13)
+    pool = replace(PLAIN, turns=turns)
+    views = tuple(draw_view(source, SIDE, FIELD, pool, random) for _ in range(2))
+    outputs = tuple(centre_network(view.values) for view in views)
+    fit = torch.ones(30, OUTPUTS, OUTPUTS, dtype=torch.bool)
+    first, second = pair_outputs((views[0], views[1]), (outputs[0], outputs[1]), fit)
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
+    assert not torch.equal(outputs[0], outputs[1])
+
+
+def test_noise_is_in_deviations_of_each_component() -> None:
+    source = torch.randn(40, 3, SIDE, SIDE, generator=generator(14))
+    source *= torch.tensor([1.0, 10.0, 0.0])[None, :, None, None]
+    source[:, 2] = 7
+    pool = replace(PLAIN, turns=False)
+    # the same numbers are drawn for the mirrors before those of the noise
+    clean = draw_view(source, SIDE, FIELD, pool, generator(15)).values
+    noisy = draw_view(source, SIDE, FIELD, replace(pool, noise=0.3), generator(15)).values
+    added = (noisy - clean).std(dim=(0, 2, 3))
+    torch.testing.assert_close(added, torch.tensor([0.3, 3.0, 0.0]), rtol=0.05, atol=1e-4)
+    assert float((noisy - clean).mean(dim=(0, 2, 3)).abs().max()) < 0.15
+    beside = (noisy - clean)[:, 0, :, 1:] * (noisy - clean)[:, 0, :, :-1]
+    assert abs(float(beside.mean())) < 0.01  # each pixel has its own
+
+
+def test_gain_is_one_factor_a_view() -> None:
+    source = 5 + torch.randn(400, 3, SIDE, SIDE, generator=generator(16))
+    pool = replace(PLAIN, turns=False)
+    clean = draw_view(source, SIDE, FIELD, pool, generator(17)).values
+    bright = draw_view(source, SIDE, FIELD, replace(pool, gain=0.1), generator(17)).values
+    factors = (bright / clean).flatten(1)
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors), atol=1e-2, rtol=0)
+    assert float(factors[:, 0].mean()) == pytest.approx(1, abs=0.02)
+    assert float(factors[:, 0].std()) == pytest.approx(0.1, rel=0.15)
 
 
 def test_views_of_a_seed_are_the_same() -> None:

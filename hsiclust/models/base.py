@@ -6,7 +6,7 @@ The training loop, the tiling and the map know methods only through `Method`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -35,18 +35,38 @@ class CropShape:
         """Side of a crop."""
         return self.outputs + 2 * self.context
 
+    @property
+    def pixels(self) -> int:
+        """Pixels that a batch yields scores for."""
+        return self.count * self.outputs**2
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher says of pixels.
+
+    Attributes:
+        classes: `(..., row, col)`, int64, from 0.
+        trust: Of the same shape, float32; how much each counts, 0 to 1.
+    """
+
+    classes: Tensor
+    trust: Tensor
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of components.
+    """Crops of components, or a whole tile.
 
     Attributes:
-        values: `(N, C, side, side)`, float32.
-        fit: `(N, outputs, outputs)`, bool; pixels that may be learned from.
+        values: `(N, C, row, col)`, float32.
+        fit: `(N, row, col)`, bool; pixels that may be learned from: the middle of `values`.
+        lesson: What they are to be learned as, `(N, row, col)`; None without a teacher.
     """
 
     values: Tensor
     fit: Tensor
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,8 @@ class Progress:
     steps: int
     warm: bool = False
     """Whether training goes on from a fitted model."""
+    epoch: float = 0.0
+    """Passes over the pixels so far."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +168,45 @@ class Method(nn.Module, ABC):
     def confidence(self, scores: Tensor) -> Tensor:
         """How sure the best class is, 0 to 1: `(N, K, H, W)` to `(N, H, W)`."""
 
+    @property
+    def default_epochs(self) -> float | None:
+        """Passes over the pixels instead of `default_steps`."""
+        return None
+
+    def study(self, tiles: Sequence[Batch], warm: bool, generator: torch.Generator) -> None:
+        """See all tiles once before the first step; for methods that start from more than one.
+
+        Args:
+            tiles: One tile each, with the context of `crop_shape`.
+            warm: Whether training goes on from a fitted model.
+            generator: Random numbers.
+
+        Raises:
+            InputError: Too few pixels to learn from.
+        """
+
+    def teach(self, values: Tensor) -> Lesson | None:  # noqa: ARG002
+        """What the pixels of a tile are to be learned as; None without a teacher.
+
+        Args:
+            values: `(C, row, col)`, with the context of `crop_shape`; the lesson is without it.
+        """
+        return None
+
+    def choices(self) -> dict[str, Any]:
+        """What was chosen without a truth and the figures behind it, as JSON values."""
+        return {}
+
     @abstractmethod
     def learn(self, batch: Batch, progress: Progress, generator: torch.Generator) -> Learned:
         """Take one step on one batch."""
+
+    def check(self) -> None:
+        """Refuse values that have the right shape and still cannot be.
+
+        Raises:
+            ModelError: There are such values.
+        """
 
     @abstractmethod
     def reorder(self, order: Tensor) -> None:

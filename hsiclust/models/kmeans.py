@@ -121,23 +121,41 @@ class KMeans(Method):
         self.counts.copy_(self.counts[order])
 
     def _start(self, pixels: Tensor, generator: torch.Generator) -> None:
-        """k-means++ and some rounds of Lloyd, several times; the best start stays."""
+        """Centres from the first batch alone."""
         if len(pixels) < self.classes:
             raise InputError(
                 f"{len(pixels)} pixels to learn from are too few for {self.classes} classes"
             )
-        best = math.inf
-        for _ in range(_STARTS):
-            centres = _plus_plus(pixels, self.classes, generator)
-            for _ in range(_START_ROUNDS):
-                distances, nearest = _nearest(pixels, centres)
-                counts = torch.bincount(nearest, minlength=self.classes)[:, None]
-                sums = torch.zeros_like(centres).index_add_(0, nearest, pixels)
-                centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-            inertia = float(distances.sum())
-            if inertia < best:
-                best = inertia
-                self.centres.copy_(centres)
+        self.centres.copy_(lloyd(pixels, self.classes, generator, _STARTS, _START_ROUNDS))
+
+
+def lloyd(
+    pixels: Tensor, classes: int, generator: torch.Generator, starts: int, rounds: int
+) -> Tensor:
+    """k-means++ and some rounds of Lloyd (1982), several times; the best start stays.
+
+    Args:
+        pixels: `(M, C)`.
+        classes: Centres K.
+        generator: Random numbers.
+        starts: Times that it is started.
+        rounds: Of each start.
+
+    Returns:
+        `(K, C)`, the centres of the start with the least inertia.
+    """
+    best, kept = math.inf, pixels[:0]
+    for _ in range(starts):
+        centres = _plus_plus(pixels, classes, generator)
+        for _ in range(rounds):
+            distances, nearest = _nearest(pixels, centres)
+            counts = torch.bincount(nearest, minlength=classes)[:, None]
+            sums = torch.zeros_like(centres).index_add_(0, nearest, pixels)
+            centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
+        inertia = float(distances.sum())
+        if inertia < best or not len(kept):
+            best, kept = inertia, centres
+    return kept
 
 
 def _squared_distances(values: Tensor, centres: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ class ViewPool:
         probability: Of applying the one spectral change that was drawn for a view.
         masked_pixels: Part of the pixels that a pixel mask hides.
         masked_bands: Part of the components that a band mask hides.
+        noise: Deviation of the noise that every view gets, in deviations of each component.
+        gain: Deviation of the factor that every view gets.
+        turns: Whether views are turned and mirrored every way, or mirrored left to right only.
     """
 
     smallest_area: float = 0.5
@@ -33,6 +36,9 @@ class ViewPool:
     probability: float = 0.5
     masked_pixels: float = 0.5
     masked_bands: float = 0.5
+    noise: float = 0.0
+    gain: float = 0.0
+    turns: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,11 @@ class Draw:
         drawn = torch.rand(*shape, generator=self._generator, device=self._generator.device)
         return drawn.to(self._device)
 
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal."""
+        drawn = torch.randn(*shape, generator=self._generator, device=self._generator.device)
+        return drawn.to(self._device)
+
     def integers(self, high: int, *shape: int) -> Tensor:
         """Whole numbers from 0 to `high - 1`."""
         drawn = torch.randint(high, shape, generator=self._generator, device=self._generator.device)
@@ -87,7 +98,7 @@ def draw_view(
     count, source_side = len(crops), crops.shape[-1]
     area = pool.smallest_area + (1 - pool.smallest_area) * draw.uniform(count)
     scale = area.sqrt()
-    turn = _quarter_turns(draw, count)
+    turn = _quarter_turns(draw, count) if pool.turns else _mirrors(draw, count)
     shift = draw.integers(2 * pool.displacement + 1, count, 2) - pool.displacement
     room = (1 - scale[:, None]) * field / 2
     shift = shift + room * (2 * draw.uniform(count, 2) - 1)
@@ -99,7 +110,7 @@ def draw_view(
     values = functional.grid_sample(
         crops, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    return View(_change_spectra(values, pool, draw), scale, turn)
+    return View(_change_spectra(_disturb(values, pool, draw), pool, draw), scale, turn)
 
 
 def pair_outputs(
@@ -153,6 +164,24 @@ def _quarter_turns(draw: Draw, count: int) -> Tensor:
     return torch.stack(
         [torch.stack([cosine * flip, -sine], 1), torch.stack([sine * flip, cosine], 1)], 1
     )
+
+
+def _mirrors(draw: Draw, count: int) -> Tensor:
+    """Nothing, or left for right, `(N, 2, 2)`."""
+    flip = draw.integers(2, count) * 2.0 - 1.0
+    turn = torch.eye(2, device=flip.device).repeat(count, 1, 1)
+    turn[:, 0, 0] = flip
+    return turn
+
+
+def _disturb(values: Tensor, pool: ViewPool, draw: Draw) -> Tensor:
+    """Noise and gain."""
+    if pool.gain > 0:
+        values = values * (1 + pool.gain * draw.normal(len(values), 1, 1, 1))
+    if pool.noise > 0:
+        spread = values.std(dim=(0, 2, 3), keepdim=True, unbiased=False)
+        values = values + pool.noise * spread * draw.normal(*values.shape)
+    return values
 
 
 def _change_spectra(values: Tensor, pool: ViewPool, draw: Draw) -> Tensor:
