@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 _POOL_PIXELS = 2**15  # that the base partitions draw from
 _FIT_PIXELS = 5000  # that each of them is fitted to
-_LANDMARKS = 3000
+_LANDMARKS = 2000
+_LANDMARK_DRAWS = 5  # of which the one that agrees best with the others is kept
 # Similarities are raised to this power before the linkage: near counts more than not far.
 _SHARPNESS = 4
 # A cluster that holds less than this part of its fair share is none of the K.
@@ -223,22 +224,36 @@ class Teacher(nn.Module):
         self.histogram.fill_(max(w for w, need in _HISTOGRAM_LENGTHS.items() if length >= need))
 
     def _unite(self, sample: Sequence[Batch], random: torch.Generator) -> None:
-        """Landmarks, their linkage, the prototypes."""
-        descriptions = []
-        for tile, (rows, cols) in zip(sample, _places(sample, _LANDMARKS, random), strict=True):
+        """Several draws of landmarks, the linkage of each; the draw that the others agree with."""
+        described = self._describe(sample, _LANDMARK_DRAWS * _LANDMARKS, random)
+        candidates = [
+            self._prototypes(_some(described, _LANDMARKS, random)) for _ in range(_LANDMARK_DRAWS)
+        ]
+        labels = [(described @ found.T).argmax(dim=1) for found in candidates]
+        agreement = [sum(_agreement(one, other) for other in labels) for one in labels]
+        chosen = candidates[max(range(len(candidates)), key=agreement.__getitem__)]
+        self.prototypes.copy_(chosen.view(self.prototypes.shape))
+        if self.found < self.classes:
+            log.warning("only %d of %d clusters differ", self.found, self.classes)
+        _, lead = _lead(chosen @ described.T)
+        self.margin.copy_(lead.median().clamp_min(1e-3))
+
+    def _describe(self, sample: Sequence[Batch], count: int, random: torch.Generator) -> Tensor:
+        """Descriptions of drawn pixels, `(M, F)`, of unit length."""
+        found = []
+        for tile, (rows, cols) in zip(sample, _places(sample, count, random), strict=True):
             if len(rows):
                 parts = [part[:, rows, cols] for part in self.histograms(_inner(tile))]
-                descriptions.append(torch.stack(parts).movedim(-1, 0))  # (m, n, most)
-        landmarks = functional.normalize(torch.cat(descriptions).flatten(1), dim=1)
+                found.append(torch.stack(parts).movedim(-1, 0).flatten(1))
+        return functional.normalize(torch.cat(found), dim=1)
+
+    def _prototypes(self, landmarks: Tensor) -> Tensor:
+        """Mean description of each linked group, `(K, F)`; zero where there is no group."""
         groups = linked_groups(landmarks.cpu().numpy(), self.classes)
         means = torch.stack([landmarks[torch.from_numpy(group)].mean(0) for group in groups])
-        shape = self.prototypes[: len(groups)].shape
-        self.prototypes.zero_()[: len(groups)] = functional.normalize(means, dim=1).view(shape)
-        if len(groups) < self.classes:
-            log.warning("only %d of %d clusters differ", len(groups), self.classes)
-        similar = landmarks @ self.prototypes.flatten(1).T
-        _, lead = _lead(similar.T)
-        self.margin.copy_(lead.median().clamp_min(1e-3))
+        found = landmarks.new_zeros(self.classes, landmarks.shape[1])
+        found[: len(groups)] = functional.normalize(means, dim=1)
+        return found
 
 
 _FAMILIES: tuple[Family, ...] = ("mixture", "centres")
@@ -333,6 +348,13 @@ def normalised_information(counts: Tensor) -> float:
     rows, columns = joint.sum(dim=1), joint.sum(dim=0)
     both = _entropy(rows) + _entropy(columns)
     return 2 * (both - _entropy(joint.flatten())) / both if both > 0 else 0.0
+
+
+def _agreement(first: Tensor, second: Tensor) -> float:
+    """Normalised mutual information of two labellings, `(M,)` each."""
+    size = int(torch.maximum(first.max(), second.max())) + 1
+    counts = torch.bincount(first * size + second, minlength=size * size)
+    return normalised_information(counts.view(size, size).double())
 
 
 def _entropy(shares: Tensor) -> float:

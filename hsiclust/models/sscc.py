@@ -69,6 +69,7 @@ class SsccConfig:
         masked_bands: Part of the components.
         noise: In deviations.
         gain: In parts.
+        drift: In deviations.
         turns: Every way, or left for right only.
     """
 
@@ -95,6 +96,7 @@ class SsccConfig:
     masked_bands: float = 0.1
     noise: float = 0.2
     gain: float = 0.1
+    drift: float = 0.4
     turns: bool = True
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class SsccConfig:
             masked_bands=0.5,
             noise=0.0,
             gain=0.0,
+            drift=0.0,
         )
 
     @classmethod
@@ -154,6 +157,7 @@ class SsccConfig:
             masked_bands=0.5,
             noise=0.0,
             gain=0.0,
+            drift=0.0,
             turns=False,
         )
 
@@ -173,6 +177,7 @@ class SsccConfig:
             self.masked_bands,
             self.noise,
             self.gain,
+            self.drift,
             self.turns,
         )
 

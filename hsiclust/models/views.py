@@ -28,6 +28,8 @@ class ViewPool:
         masked_bands: Part of the components that a band mask hides.
         noise: Deviation of the noise that every view gets, in deviations of each component.
         gain: Deviation of the factor that every view gets.
+        drift: Deviation of the offset that each component of a view gets, in its deviations: what
+            another day's light and air do to a scene.
         turns: Whether views are turned and mirrored every way, or mirrored left to right only.
     """
 
@@ -38,6 +40,7 @@ class ViewPool:
     masked_bands: float = 0.5
     noise: float = 0.0
     gain: float = 0.0
+    drift: float = 0.0
     turns: bool = True
 
 
@@ -175,11 +178,14 @@ def _mirrors(draw: Draw, count: int) -> Tensor:
 
 
 def _disturb(values: Tensor, pool: ViewPool, draw: Draw) -> Tensor:
-    """Noise and gain."""
+    """Gain, drift of each component, noise."""
+    count, depth = values.shape[:2]
+    spread = values.std(dim=(0, 2, 3), keepdim=True, unbiased=False)
     if pool.gain > 0:
-        values = values * (1 + pool.gain * draw.normal(len(values), 1, 1, 1))
+        values = values * (1 + pool.gain * draw.normal(count, 1, 1, 1))
+    if pool.drift > 0:
+        values = values + pool.drift * spread * draw.normal(count, depth, 1, 1)
     if pool.noise > 0:
-        spread = values.std(dim=(0, 2, 3), keepdim=True, unbiased=False)
         values = values + pool.noise * spread * draw.normal(*values.shape)
     return values
 
