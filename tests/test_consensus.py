@@ -364,3 +364,24 @@ def test_the_same_landmarks_are_not_parted_by_rounding() -> None:
     names = np.random.default_rng(0).integers(0, 3, 500)
     found = linked_groups(kinds[names], 6)
     assert len(found) == 3
+
+
+def test_agreement_knows_no_names() -> None:
+    first = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert module._agreement(first, torch.tensor([5, 5, 0, 0, 1, 1])) == pytest.approx(1)
+    assert module._agreement(first, torch.tensor([0, 1, 0, 1, 0, 1])) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_draw_that_the_others_agree_with_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five cuts one goes astray; whichever comes first, it is not taken."""
+    right = torch.eye(2)
+    astray = torch.tensor([[1.0, 0.9], [0.0, 0.1]])
+    described = torch.nn.functional.normalize(torch.rand(200, 2), dim=1)
+    for place in range(5):
+        cuts = iter([astray if number == place else right for number in range(5)])
+        teacher = Teacher(3, 2, 1)
+        teacher.prototypes = torch.zeros(2, 2, 1)
+        monkeypatch.setattr(teacher, "_describe", lambda *_: described)
+        monkeypatch.setattr(teacher, "_prototypes", lambda _, cuts=cuts: next(cuts))
+        teacher._unite([], torch.Generator().manual_seed(place))
+        assert torch.equal(teacher.prototypes.flatten(1), right)

@@ -211,6 +211,19 @@ def test_gain_is_one_factor_a_view() -> None:
     assert float(factors[:, 0].std()) == pytest.approx(0.1, rel=0.15)
 
 
+def test_drift_is_one_offset_a_component_and_view() -> None:
+    scales = torch.tensor([1.0, 10.0])[:, None, None]
+    source = scales * torch.randn(400, 2, SIDE, SIDE, generator=generator(18))
+    pool = replace(PLAIN, turns=False)
+    clean = draw_view(source, SIDE, FIELD, pool, generator(19)).values
+    shifted = draw_view(source, SIDE, FIELD, replace(pool, drift=0.4), generator(19)).values
+    offsets = (shifted - clean).flatten(2)
+    torch.testing.assert_close(offsets, offsets[..., :1].expand_as(offsets), atol=1e-4, rtol=0)
+    deviations = offsets[..., 0].std(dim=0) / scales.flatten()
+    assert deviations.tolist() == pytest.approx([0.4, 0.4], rel=0.15)
+    assert abs(float(torch.corrcoef(offsets[..., 0].T)[0, 1])) < 0.2
+
+
 def test_views_of_a_seed_are_the_same() -> None:
     pool = ViewPool()
     source = crops(5, pool.displacement)
