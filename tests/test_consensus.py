@@ -382,6 +382,35 @@ def test_the_draw_that_the_others_agree_with_is_kept(monkeypatch: pytest.MonkeyP
         teacher = Teacher(3, 2, 1)
         teacher.prototypes = torch.zeros(2, 2, 1)
         monkeypatch.setattr(teacher, "_describe", lambda *_: described)
-        monkeypatch.setattr(teacher, "_prototypes", lambda _, cuts=cuts: next(cuts))
+        monkeypatch.setattr(teacher, "_prototypes", lambda *_, cuts=cuts: next(cuts))
         teacher._unite([], torch.Generator().manual_seed(place))
         assert torch.equal(teacher.prototypes.flatten(1), right)
+
+
+def test_even_groups_part_what_lies_apart() -> None:
+    random = torch.Generator().manual_seed(0)
+    sizes = (60, 30, 10)
+    centres = torch.eye(3, 6)
+    points = torch.cat(
+        [centre.expand(size, 6) for centre, size in zip(centres, sizes, strict=True)]
+    )
+    noisy = points + 0.05 * torch.rand(100, 6, generator=random)
+    landmarks = torch.nn.functional.normalize(noisy, dim=1)
+    groups = module.even_groups(landmarks, 3, random)
+    assert [sorted(group.tolist()) for group in groups] == [
+        list(range(60)),
+        list(range(60, 90)),
+        list(range(90, 100)),
+    ]
+
+
+def test_even_groups_part_an_even_arc_evenly() -> None:
+    angles = torch.linspace(0, torch.pi / 2, 200)
+    landmarks = torch.stack([angles.cos(), angles.sin()], dim=1)
+    groups = module.even_groups(landmarks, 2, torch.Generator().manual_seed(0))
+    assert [len(group) for group in groups] == pytest.approx([100, 100], abs=6)
+
+
+def test_even_groups_of_fewer_landmarks_than_classes() -> None:
+    groups = module.even_groups(torch.eye(2), 5, torch.Generator().manual_seed(0))
+    assert sorted(int(group[0]) for group in groups) == [0, 1]

@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.linalg import eigh
 from scipy.spatial.distance import squareform
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hsiclust.errors import InputError, ModelError
 from hsiclust.models.base import Batch, Lesson
+from hsiclust.models.kmeans import lloyd
 from hsiclust.models.partitions import (
     WINDOWS,
     Draw,
@@ -47,6 +49,10 @@ _LANDMARK_DRAWS = 5  # of which the one that agrees best with the others is kept
 _SHARPNESS = 4
 # A cluster that holds less than this part of its fair share is none of the K.
 _SMALLEST_SHARE = 0.08
+# Above this part of spheres the landmarks are parted by spectral clustering, which needs no tree.
+_EVEN_FROM = 0.5
+_EVEN_SHARPNESS = 3
+_EVEN_STARTS, _EVEN_ROUNDS = 10, 30
 _SAME = 1e-6  # a distance that rounding makes
 _MOST_CUTS = 60  # times K clusters are tried before fewer than K are accepted
 # Shortest correlation length, pixels, that each median and each histogram window needs.
@@ -227,7 +233,8 @@ class Teacher(nn.Module):
         """Several draws of landmarks, the linkage of each; the draw that the others agree with."""
         described = self._describe(sample, _LANDMARK_DRAWS * _LANDMARKS, random)
         candidates = [
-            self._prototypes(_some(described, _LANDMARKS, random)) for _ in range(_LANDMARK_DRAWS)
+            self._prototypes(_some(described, _LANDMARKS, random), random)
+            for _ in range(_LANDMARK_DRAWS)
         ]
         labels = [(described @ found.T).argmax(dim=1) for found in candidates]
         agreement = [sum(_agreement(one, other) for other in labels) for one in labels]
@@ -247,9 +254,12 @@ class Teacher(nn.Module):
                 found.append(torch.stack(parts).movedim(-1, 0).flatten(1))
         return functional.normalize(torch.cat(found), dim=1)
 
-    def _prototypes(self, landmarks: Tensor) -> Tensor:
-        """Mean description of each linked group, `(K, F)`; zero where there is no group."""
-        groups = linked_groups(landmarks.cpu().numpy(), self.classes)
+    def _prototypes(self, landmarks: Tensor, random: torch.Generator) -> Tensor:
+        """Mean description of each group, `(K, F)`; zero where there is no group."""
+        if spheres_share(*self.evidence[1:].tolist()) > _EVEN_FROM:
+            groups = even_groups(landmarks.cpu(), self.classes, random)
+        else:
+            groups = linked_groups(landmarks.cpu().numpy(), self.classes)
         means = torch.stack([landmarks[torch.from_numpy(group)].mean(0) for group in groups])
         found = landmarks.new_zeros(self.classes, landmarks.shape[1])
         found[: len(groups)] = functional.normalize(means, dim=1)
@@ -390,6 +400,34 @@ def linked_groups(landmarks: NDArray[np.float32], classes: int) -> list[NDArray[
     counts = np.bincount(names)
     largest = np.argsort(-counts, kind="stable")[:classes]
     return [np.flatnonzero(names == name) for name in largest if counts[name] > 0]
+
+
+def even_groups(landmarks: Tensor, classes: int, random: torch.Generator) -> list[NDArray[np.intp]]:
+    """K groups of landmarks by spectral clustering (Ng, Jordan, Weiss 2002).
+
+    For even clouds, which have no tree: k-means on the K leading eigenvectors of the normalised
+    similarity.
+
+    Args:
+        landmarks: `(M, F)`, of unit length.
+        classes: Clusters K.
+        random: Random numbers.
+
+    Returns:
+        Indices of each group's landmarks, largest first; empty groups are left out.
+    """
+    classes = min(classes, len(landmarks))
+    similarity = (landmarks @ landmarks.T).clamp(0, 1).double() ** _EVEN_SHARPNESS
+    root = similarity.sum(dim=1).rsqrt()
+    last = len(landmarks) - 1
+    _, vectors = eigh(
+        (root[:, None] * similarity * root).numpy(), subset_by_index=(last - classes + 1, last)
+    )
+    rows = functional.normalize(torch.from_numpy(vectors).float(), dim=1)
+    centres = lloyd(rows, classes, random, _EVEN_STARTS, _EVEN_ROUNDS)
+    names = torch.cdist(rows, centres).argmin(dim=1).numpy()
+    groups = [np.flatnonzero(names == name) for name in range(classes)]
+    return sorted((group for group in groups if len(group)), key=len, reverse=True)
 
 
 def _deviations(pixels: Tensor) -> Tensor:
