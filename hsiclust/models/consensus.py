@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _POOL_PIXELS = 2**15  # that the base partitions draw from
 _FIT_PIXELS = 5000  # that each of them is fitted to
-_LANDMARKS = 2000
+_LANDMARKS = 3000
 _LANDMARK_DRAWS = 5  # of which the one that agrees best with the others is kept
 # Similarities are raised to this power before the linkage: near counts more than not far.
 _SHARPNESS = 4
