@@ -54,11 +54,13 @@ class Mosaic(SceneRecipe):
         cube: The source, `(row, col, band)`.
         classes: Its truth, `(row, col)`.
         noise: `(band,)` standard deviation of the sensor noise.
+        light: Part of the slow illumination of `_WAVES` that lies on it.
     """
 
     cube: Matrix
     classes: NDArray[np.uint8]
     noise: Matrix
+    light: float = 0.0
 
     @classmethod
     def of(cls, source: Path, every: int, noise: float, seed: int) -> Mosaic:
@@ -106,7 +108,7 @@ class Mosaic(SceneRecipe):
         rng = np.random.default_rng([self.seed, row // BLOCK[0], col // BLOCK[1]])
         pixels = rng.standard_normal((height, width, self.bands), dtype=np.float32)
         pixels *= self.noise
-        light = _illumination(row, col, height, width)[..., None]
+        light = _illumination(row, col, height, width, self.light)[..., None]
         pixels += self.cube[rows[:, None], cols[None, :]] * light
         np.rint(pixels, out=pixels)
         np.clip(pixels, 1, np.iinfo(np.uint16).max, out=pixels)
@@ -126,12 +128,12 @@ def _mirrored(places: Index, size: int) -> Index:
     return np.minimum(folded, 2 * size - 1 - folded)
 
 
-def _illumination(row: int, col: int, height: int, width: int) -> Matrix:
+def _illumination(row: int, col: int, height: int, width: int, light: float) -> Matrix:
     """What the pixels of a window are multiplied by, around 1: `(height, width)`."""
     rows = np.arange(row, row + height)[:, None]
     cols = np.arange(col, col + width)[None, :]
     waves = [
-        strength * np.sin(2 * np.pi * (rows / down + cols / across) + phase)
+        light * strength * np.sin(2 * np.pi * (rows / down + cols / across) + phase)
         for strength, down, across, phase in _WAVES
     ]
     return np.asarray(1 + sum(waves), np.float32)
@@ -225,6 +227,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=22, help="of the scene on a side, 22")
     parser.add_argument("--every", type=int, default=4, help="take every so many bands, 4")
     parser.add_argument("--noise", type=float, default=0.01, help="parts of a band's mean, 0.01")
+    parser.add_argument("--light", type=float, default=0.0, help="slow illumination; 1: 12 %%")
     parser.add_argument("--source", type=Path, default=SOURCE, help="the carried Indian Pines")
     parser.add_argument("--classes", type=int, default=16, help="number of clusters, 16")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings, 0")
@@ -239,7 +242,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     use_cores(arguments.cores)
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
-    small = Mosaic.of(arguments.source, arguments.every, arguments.noise, 0)
+    small = replace(
+        Mosaic.of(arguments.source, arguments.every, arguments.noise, 0), light=arguments.light
+    )
     large = small.repeated(arguments.repeats)
     options = [] if arguments.steps is None else ["--steps", str(arguments.steps)]
     rows = []
@@ -269,7 +274,8 @@ def _section(
         f"{arguments.source.stem}, {large.bands} of its bands, raw BIL of 16 bits. Small: "
         f"{height} x {width} pixels. Large: {large.rows} x {large.cols} pixels, {size:.2f} GB, "
         f"{arguments.repeats} mirrored repeats on a side. Both with a slow illumination of "
-        f"±{100 * sum(wave[0] for wave in _WAVES):g} % over the large scene and fresh noise of "
+        f"±{100 * arguments.light * sum(wave[0] for wave in _WAVES):g} % over the large scene "
+        "(the small one sees little of it) and fresh noise of "
         f"{100 * arguments.noise:g} % of each band's mean. Default SSCC, {arguments.classes} "
         "clusters; `train, s` is the whole command, the columns before it are its stages; peaks "
         f"are the kernel's, pages of mapped files included.\n\n{table(header, rows)}"

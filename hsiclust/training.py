@@ -249,12 +249,13 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
 
 
 def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
+    usual = method.default_steps if options.init is None else method.online_steps
     epochs = options.epochs
-    if epochs is None and options.steps is None:
+    if epochs is None and options.steps is None and options.init is None:
         epochs = method.default_epochs
     if epochs is not None:
         return max(1, math.ceil(epochs * pixels / method.crop_shape.pixels))
-    return options.steps or method.default_steps
+    return options.steps or usual
 
 
 def _run(

@@ -631,3 +631,10 @@ def test_polygons_as_a_mask(fields: tuple[Path, Path], tmp_path: Path) -> None:
     mask.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     result = train([str(fields[0])], tmp_path / "m", replace(KMEANS, classes=2, mask=mask))
     assert result.pixels == 2 * 10 * 10
+
+
+def test_going_on_takes_fewer_steps() -> None:
+    method = Sscc(3, 4)
+    assert method.online_steps == 100
+    assert method.default_steps == 250
+    assert KMeans(3, 4).online_steps == KMeans(3, 4).default_steps

@@ -169,6 +169,11 @@ class Method(nn.Module, ABC):
         """How sure the best class is, 0 to 1: `(N, K, H, W)` to `(N, H, W)`."""
 
     @property
+    def online_steps(self) -> int:
+        """The same for a training that goes on from a fitted model."""
+        return self.default_steps
+
+    @property
     def default_epochs(self) -> float | None:
         """Passes over the pixels instead of `default_steps`."""
         return None

@@ -239,6 +239,11 @@ class Sscc(Method):
         return self.settings.steps
 
     @property
+    def online_steps(self) -> int:
+        """Fewer: every further step on new ground costs some of what was known of the old."""
+        return max(1, round(_ONLINE_STEPS * self.settings.steps))
+
+    @property
     def default_epochs(self) -> float | None:
         """As the settings say."""
         return self.settings.epochs or None
@@ -391,6 +396,7 @@ _WARM_UP = 0.3
 _START = 1 / 25
 # A fitted model goes on at a constant, gentle rate: a full cycle would forget its clusters.
 _ONLINE = 0.1
+_ONLINE_STEPS = 0.4
 # The paper's schedule: a tenth after every so many epochs.
 _DROP_EPOCHS = 20
 
