@@ -33,7 +33,7 @@ from benchmarks.results import (
     use_cores,
 )
 from benchmarks.rivals import RIVALS, Rival, read
-from benchmarks.subject import LabelMap, Subject, Watch, label, learn
+from benchmarks.subject import LabelMap, Subject, Watch, label, learn, teach
 from hsiclust.process import keep_freed_memory, prepare_process
 
 if TYPE_CHECKING:
@@ -89,6 +89,18 @@ def ours(name: str, learns: Learns, options: TrainOptions, once: bool = False) -
     return Case(name, learns, work, once)
 
 
+def undistilled(learns: Learns, options: TrainOptions) -> Case:
+    """SSCC's teacher labels the scene itself: shows what distilling it earns or costs."""
+
+    def work(source: Subject, target: Subject, seed: int, folder: Path) -> LabelMap:
+        watch, model = Watch(), folder / "model.safetensors"
+        training = learn(source, model, replace(options, seed=seed, steps=1, overwrite=True))
+        labels, labelling = teach(target, model)
+        return LabelMap(labels, training, labelling, watch.processors)
+
+    return Case("SSCC's teacher alone, not distilled", learns, work)
+
+
 def theirs(rival: Rival, classes: int) -> Case:
     """A line of another package; it labels what it learns from."""
 
@@ -113,19 +125,22 @@ def cases(classes: int, paper_epochs: float | None) -> list[Case]:
         ours("SSCC, defaults", "all pixels", sscc),
         ours("SSCC, defaults", "labelled pixels", sscc),
         ours("SSCC without contrast", "all pixels", replace(sscc, contrast=False)),
+        undistilled("all pixels", sscc),
         ours("SSCC without teacher", "all pixels", replace(sscc, teacher=False)),
         ours("SSCC, PCA in place of MNF", "all pixels", replace(sscc, kind="pca")),
         ours("k-means, defaults (MNF 20, smoothing 2)", "all pixels", kmeans),
         ours("k-means, PCA 8, no smoothing", "all pixels", pca),
         *(theirs(rival, classes) for rival in RIVALS),
         ours("SSCC, defaults", "left half", sscc),
+        undistilled("left half", sscc),
         ours("k-means, defaults (MNF 20, smoothing 2)", "left half", kmeans),
         ours("k-means, PCA 8, no smoothing", "left half", pca),
     ]
     if paper_epochs is not None:
         paper = TrainOptions(method="sscc", classes=classes, recipe="paper", epochs=paper_epochs)
         name = f"SSCC, the paper's recipe, {paper_epochs:g} epochs"
-        lines.append(ours(name, "labelled pixels", paper, once=True))
+        everywhere: tuple[Learns, ...] = ("labelled pixels", "all pixels", "left half")
+        lines += [ours(name, learns, paper, once=True) for learns in everywhere]
     return lines
 
 

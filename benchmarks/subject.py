@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from benchmarks.make_scene import SOURCE
-from hsiclust.grid import PixelGrid, Window
+from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.scene import Scene
 from hsiclust.scores import Scores, contingency, score
 from hsiclust.truth import Truth, open_truth
@@ -124,6 +124,31 @@ def label(subject: Subject, model: Path, folder: Path) -> tuple[Labels, float]:
     with rasterio.open(output) as dataset:
         labels: Labels = dataset.read(1)
     return labels, done.seconds
+
+
+def teach(subject: Subject, model: Path) -> tuple[Labels, float]:
+    """Labels that the teacher in an SSCC model gives a scene, in one piece, and the seconds."""
+    import torch
+
+    from hsiclust.components import SceneComponents
+    from hsiclust.modelfile import load_model
+    from hsiclust.models.consensus import HALO
+    from hsiclust.models.sscc import Sscc
+
+    fitted = load_model(model)
+    if not isinstance(fitted.method, Sscc) or fitted.method.teacher is None:
+        raise SystemExit(f"{model}: no model with a teacher")
+    watch = Watch()
+    scene = Scene.open(subject.scene)
+    area = scene.grid.window
+    source = SceneComponents.of(scene, fitted.transform, fitted.sensor, torch.device("cpu"))
+    whole = TileGrid(area, area, area.rows, area.cols, HALO)[0]
+    components = source.read(whole)
+    with torch.inference_mode():
+        classes = fitted.method.teacher.teach(components.values).classes + 1
+    valid = components.valid[HALO:-HALO, HALO:-HALO]
+    labels: Labels = classes.where(valid, 0).to(torch.uint8).numpy()
+    return labels, watch.seconds
 
 
 class Watch:
