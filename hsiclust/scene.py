@@ -99,6 +99,8 @@ class Scene:
         dtype: NumPy name of the data type.
         nodata: Value of pixels without data, or None.
         layout: How the pixels lie in the file, in words.
+        blocks: Rows and columns of the smallest window that costs no more to read than any part
+            of it: a line, a strip, a tile, a chunk.
         reader: What reads the pixels.
     """
 
@@ -108,6 +110,7 @@ class Scene:
     dtype: str
     nodata: float | None
     layout: str
+    blocks: tuple[int, int]
     reader: Reader
 
     @classmethod
@@ -254,6 +257,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         dtype=dtype.name,
         nodata=_nodata(dataset.nodata if nodata is None else nodata),
         layout=_layout(dataset, raw),
+        blocks=_blocks(dataset, raw),
         reader=GdalReader(path) if raw is None else raw,
     )
 
@@ -274,6 +278,13 @@ def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
     if dataset.tags(ns="ENVI").get("file_compression", "0").strip() == "1":
         compress = "gzip"
     return f"{dataset.driver} in {shape}, {interleave}-interleaved, {compress}"
+
+
+def _blocks(dataset: DatasetReader, raw: RawCube | None) -> tuple[int, int]:
+    if raw is not None:
+        return 1, raw.cols
+    rows, cols = dataset.block_shapes[0]
+    return min(rows, dataset.height), min(cols, dataset.width)
 
 
 def _bands(dataset: DatasetReader) -> Bands:

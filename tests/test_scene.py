@@ -216,3 +216,24 @@ def test_a_damaged_block_is_named(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(InputError, match=r"a\.tif: rows 0 to 63.*cannot be read"):
         Scene.open(path).read()
+
+
+@pytest.mark.parametrize(
+    ("profile", "blocks"),
+    [
+        ({"blockysize": 5}, (5, 70)),
+        ({"tiled": True, "blockxsize": 32, "blockysize": 16}, (16, 32)),
+        ({"blockysize": 200}, (60, 70)),
+    ],
+)
+def test_blocks_of_a_raster(
+    tmp_path: Path, profile: dict[str, object], blocks: tuple[int, int]
+) -> None:
+    path = write_raster(tmp_path / "a.tif", fields_cube()[0], **profile)
+    assert Scene.open(path).blocks == blocks
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+def test_blocks_of_a_raw_cube_are_lines(tmp_path: Path, interleave: str) -> None:
+    path = write_envi(tmp_path / "a.img", fields_cube()[0], interleave)
+    assert Scene.open(path).blocks == (1, 70)
