@@ -223,7 +223,7 @@ def test_a_damaged_block_is_named(tmp_path: Path) -> None:
     [
         ({"blockysize": 5}, (5, 70)),
         ({"tiled": True, "blockxsize": 32, "blockysize": 16}, (16, 32)),
-        ({"blockysize": 200}, (60, 70)),
+        ({"tiled": True, "blockxsize": 128, "blockysize": 16}, (16, 70)),
     ],
 )
 def test_blocks_of_a_raster(
