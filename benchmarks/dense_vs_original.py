@@ -24,7 +24,7 @@ from hsiclust.process import prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.components import Components
-    from hsiclust.labeller import Labeller
+    from hsiclust.labeller import TorchLabeller
 
 _CLASSES = 16
 _RECIPES = {"dense": "default", "original": "paper"}
@@ -42,7 +42,7 @@ class Subject:
         multiply_adds: Of one pixel.
     """
 
-    labeller: Labeller
+    labeller: TorchLabeller
     components: Components
     pixels: int
     passes: int
@@ -62,7 +62,7 @@ def subject(scene: Path, encoder: str, side: int, passes: int) -> Subject:
 
     from hsiclust.components import SceneComponents
     from hsiclust.grid import TileGrid, Window
-    from hsiclust.labeller import Labeller
+    from hsiclust.labeller import TorchLabeller
     from hsiclust.models.encoder import count_multiply_adds
     from hsiclust.recipe import TrainOptions, initial_model
     from hsiclust.scene import Scene
@@ -76,7 +76,9 @@ def subject(scene: Path, encoder: str, side: int, passes: int) -> Subject:
     settled = model.method.settled()
     # What a pixel costs inside a large tile; the original encoder takes each pixel by itself.
     counted = count_multiply_adds(settled, model.method.components, 256 if passes > 1 else 16)
-    return Subject(Labeller(model.method, cpu), source.read(tile), area.pixels, passes, counted)
+    return Subject(
+        TorchLabeller(model.method, cpu), source.read(tile), area.pixels, passes, counted
+    )
 
 
 def line(name: str, subject: Subject, rates: Sequence[float]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Tiles of a scene as components: read, checked, transformed, padded.
+"""Pixels as components: read, checked, transformed, padded.
 
-This one function of a tile feeds training and labelling, so the two cannot differ.
+This one function of a window feeds training and labelling, so the two cannot differ.
 """
 
 from __future__ import annotations
@@ -8,42 +8,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hsiclust.bands import Bands, match_bands
-from hsiclust.grid import PixelGrid, Tile, pad_reflect
+from hsiclust.clock import Clock
+from hsiclust.grid import PixelGrid, Tile, Window, pad_reflect
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 
 
 @dataclass(frozen=True)
 class Components:
-    """One tile with its halo, after the spectral transform.
+    """Pixels of a window, or of one tile with its halo, after the spectral transform.
 
     Attributes:
-        values: `(C, core rows + 2 halo, core cols + 2 halo)`, float32; 0 where not valid.
-        valid: `(core rows + 2 halo, core cols + 2 halo)`, bool.
+        values: `(C, row, col)`, float32; 0 where not valid.
+        valid: `(row, col)`, bool.
     """
 
     values: torch.Tensor
     valid: torch.Tensor
 
+    def trimmed(self, edge: int) -> Components:
+        """The same without `edge` pixels on each side."""
+        rows, cols = (length - edge for length in self.valid.shape)
+        return Components(self.values[:, edge:rows, edge:cols], self.valid[edge:rows, edge:cols])
 
-class ComponentSource(Protocol):
-    """Whatever gives tiles as components: a scene with a transform, or a tile store."""
+
+class Preparation(Protocol):
+    """What becomes of the bands of a block before it is cut into tiles."""
 
     @property
-    def grid(self) -> PixelGrid:
-        """The pixel grid of the scene."""
+    def components(self) -> int:
+        """Values of a pixel that are kept."""
         ...
 
-    @property
-    def identity(self) -> str:
-        """What decides the pixels; the same for the same file."""
-        ...
-
-    def read(self, tile: Tile) -> Components:
-        """One tile, from any thread."""
+    def apply(self, block: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """`(B, row, col)` and `(row, col)` to `(C, row, col)`, float32."""
         ...
 
 
@@ -59,7 +62,7 @@ class SceneComponents:
     """
 
     scene: Scene
-    transform: SpectralTransform
+    transform: Preparation
     bands: tuple[int, ...]
     device: torch.device
 
@@ -91,12 +94,32 @@ class SceneComponents:
         Raises:
             InputError: The scene cannot be read there.
         """
-        block = self.scene.read(tile.read, self.bands)  # (band, row, col), native type
-        valid = self.scene.valid(block)
-        values = self.transform.apply(
-            torch.from_numpy(block).to(self.device), torch.from_numpy(valid).to(self.device)
-        )
+        found = self.window(tile.read, Clock())
+        scene = self.grid.window
         return Components(
-            pad_reflect(values, tile, self.grid.window),
-            pad_reflect(torch.from_numpy(valid).to(self.device), tile, self.grid.window),
+            pad_reflect(found.values, tile, scene), pad_reflect(found.valid, tile, scene)
         )
+
+    def window(self, window: Window, clock: Clock) -> Components:
+        """Read a window and transform it, piece by piece: it never lies in memory as bands.
+
+        Raises:
+            InputError: The scene cannot be read there.
+        """
+        shape = (window.rows, window.cols)
+        values = torch.empty(self.transform.components, *shape, device=self.device)
+        valid = torch.empty(shape, dtype=torch.bool, device=self.device)
+        for piece in clock.reading_each(self.scene.pieces(window, self.bands)):
+            with clock.during("computing"):
+                here = piece.window.relative_to(window).slices
+                block = self._moved(piece.values)
+                valid[here] = self._moved(self.scene.valid(piece.values))
+                values[:, here[0], here[1]] = self.transform.apply(block, valid[here])
+        return Components(values, valid)
+
+    def _moved(self, array: NDArray[np.generic]) -> torch.Tensor:
+        """An array on the device; from pinned memory, which is copied without the processor."""
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)

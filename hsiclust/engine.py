@@ -18,6 +18,7 @@ from hsiclust.errors import HsiclustError, UsageError
 
 log = logging.getLogger(__name__)
 _Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 _RETRIES = 2
 # Tasks given to each thread: one to work on and one that waits, so that no thread is idle.
 _AHEAD = 2
@@ -72,19 +73,21 @@ def available_processors() -> int:
 
 
 def run_tiles(
-    task: Callable[[_Job, int], int],
+    task: Callable[[_Job, int], _Result],
     job: _Job,
     indices: Sequence[int],
     options: EngineOptions,
-) -> Iterator[tuple[int, int]]:
+    unit: str = "tile",
+) -> Iterator[tuple[int, _Result]]:
     """Run `task(job, index)` for each index.
 
     Args:
         task: A module-level function; runs in a worker, so it must find all it needs through
             `job`.
         job: A small, frozen, picklable description of the work.
-        indices: Tiles to work on.
+        indices: Tiles to work on, or strips of them.
         options: Where.
+        unit: What an index counts, for messages.
 
     Yields:
         `(index, result)` in the order in which they are done.
@@ -106,7 +109,7 @@ def run_tiles(
         for future in running:
             index = _index_of(future.key)
             if future.status != "finished":
-                raise _failure(index, future)
+                raise _failure(f"{unit} {index}", future)
             yield index, future.result()
             future.release()
             following = next(waiting, None)
@@ -114,7 +117,9 @@ def run_tiles(
                 running.add(submit(following))
 
 
-def _submitter(client: Any, task: Callable[[_Job, int], int], job: _Job) -> Callable[[int], Any]:
+def _submitter(
+    client: Any, task: Callable[[_Job, int], _Result], job: _Job
+) -> Callable[[int], Any]:
     run = os.urandom(8).hex()  # keys of two runs on one cluster must never meet
 
     def submit(index: int) -> Any:
@@ -125,7 +130,7 @@ def _submitter(client: Any, task: Callable[[_Job, int], int], job: _Job) -> Call
     return submit
 
 
-def _alone(task: Callable[[_Job, int], int], job: _Job, index: int) -> int:
+def _alone(task: Callable[[_Job, int], _Result], job: _Job, index: int) -> _Result:
     """Run one tile on one thread: the tiles are the parallelism, and sums keep their order."""
     import torch
 
@@ -143,12 +148,12 @@ def _index_of(key: Any) -> int:
     return int(str(key).rsplit("-", 1)[1])
 
 
-def _failure(index: int, future: Any) -> HsiclustError:
+def _failure(part: str, future: Any) -> HsiclustError:
     error = future.exception()
-    message = f"tile {index}: {error}"
+    message = f"{part}: {error}"
     failed = type(error) if isinstance(error, HsiclustError) else HsiclustError
     if failed is HsiclustError:
-        message = f"tile {index} failed {_RETRIES + 1} times: {type(error).__name__}: {error}"
+        message = f"{part} failed {_RETRIES + 1} times: {type(error).__name__}: {error}"
     wrapped = failed(message)
     wrapped.__cause__ = error
     return wrapped

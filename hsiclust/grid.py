@@ -66,6 +66,12 @@ class Window:
         """The same pixels, counted from the first pixel of `origin`."""
         return replace(self, row=self.row - origin.row, col=self.col - origin.col)
 
+    def cut(self, rows: int, cols: int) -> Iterator[Window]:
+        """The parts of the window that lie between multiples of `rows` and `cols`, row by row."""
+        for top, bottom in _between_multiples(self.row, self.row_stop, rows):
+            for left, right in _between_multiples(self.col, self.col_stop, cols):
+                yield Window(top, left, bottom - top, right - left)
+
     def contains(self, other: Window) -> bool:
         """Whether every pixel of `other` lies in this window."""
         return (
@@ -74,6 +80,19 @@ class Window:
             and other.row_stop <= self.row_stop
             and other.col_stop <= self.col_stop
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Pixels of a part of a window.
+
+    Attributes:
+        window: Which pixels of the scene.
+        values: `(band, row, col)`, in the file's data type and native byte order.
+    """
+
+    window: Window
+    values: NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -247,6 +266,14 @@ class TileGrid:
             min(self.tile_rows, self.area.row_stop - row),
             min(self.tile_cols, self.area.col_stop - col),
         )
+
+
+def _between_multiples(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Cut `[start, stop)` at the multiples of `step`."""
+    while start < stop:
+        following = min(stop, (start // step + 1) * step)
+        yield start, following
+        start = following
 
 
 def even_tile_size(length: int, largest: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,38 +28,54 @@ class Labels:
     confidence: NDArray[np.uint8]
 
 
-class Labeller:
-    """A method, ready to label tiles from any thread.
+class Labeller(Protocol):
+    """A fitted model on one machine, whatever computes it; called from any thread."""
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a block that its labels depend on."""
+        ...
+
+    def __call__(self, components: Components) -> Labels:
+        """Labels of a block that comes with a halo of this size."""
+        ...
+
+
+class TorchLabeller:
+    """A method, ready to label blocks.
 
     Args:
         method: A fitted method.
         device: Where it computes.
+        dtype: What the network computes in; scores are compared in float32.
     """
 
-    def __init__(self, method: Method, device: torch.device) -> None:
+    def __init__(
+        self, method: Method, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.method = method.to(device)
         self.device = device
-        self.network = method.settled().to(device)
+        self.dtype = dtype
+        self.network = copy.deepcopy(method.settled()).to(device, dtype)
 
-    def __call__(self, components: Components, halo: int | None = None) -> Labels:
-        """Label a tile.
+    @property
+    def halo(self) -> int:
+        """That of the method."""
+        return self.method.halo
+
+    def __call__(self, components: Components) -> Labels:
+        """Label a block.
 
         Args:
-            components: A tile with its halo.
-            halo: Its halo; the method's own when None. A larger one is cut.
+            components: The block with its halo.
         """
-        trim = (self.method.halo if halo is None else halo) - self.method.halo
-        values = _trimmed(components.values, trim)[None].to(self.device)
-        valid = _trimmed(components.valid, trim + self.method.halo).to(self.device)
+        values = components.values[None].to(self.device, self.dtype)
+        valid = components.trimmed(self.halo).valid.to(self.device)
         with torch.inference_mode():
-            scores = self.network(values.contiguous(memory_format=torch.channels_last))
+            # Every library's kernels are fastest with the channels of a pixel side by side.
+            scores = self.network(values.contiguous(memory_format=torch.channels_last)).float()
             best = scores[0].argmax(dim=0) + 1
             sure = (self.method.confidence(scores)[0] * 100).round().clamp(0, 100)
             classes = best.where(valid, 0).to(torch.uint8)
             confidence = sure.where(valid, UNSURE).to(torch.uint8)
         return Labels(classes.cpu().numpy(), confidence.cpu().numpy())
-
-
-def _trimmed(values: torch.Tensor, edge: int) -> torch.Tensor:
-    """The last two axes without `edge` pixels on each side."""
-    return values if edge == 0 else values[..., edge:-edge, edge:-edge]

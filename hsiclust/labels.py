@@ -6,6 +6,7 @@ with the tiles whose flag is missing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from zarr.errors import BaseZarrError
 from hsiclust.errors import HsiclustError, OutputExistsError
 from hsiclust.grid import Tile, TileGrid, Window
 from hsiclust.output import remove
+from hsiclust.readplan import ReadPlan
 
 _FORMAT = "hsiclust-labels"
 _ARRAYS = ("labels", "confidence", "done")
@@ -30,11 +32,16 @@ class LabelStore:
 
     Attributes:
         path: The Zarr group.
-        tiles: How the area is cut; chunks are cores.
+        reading: How the area is cut and read; chunks are cores.
     """
 
     path: Path
-    tiles: TileGrid
+    reading: ReadPlan
+
+    @property
+    def tiles(self) -> TileGrid:
+        """How the area is cut."""
+        return self.reading.tiles
 
     def open_or_create(self, run: str, overwrite: bool) -> None:
         """Go on with the store of the same run, or make an empty one.
@@ -57,18 +64,27 @@ class LabelStore:
         self._create(run)
 
     @staticmethod
-    def tile_of_run(path: Path, run: str) -> int | None:
-        """Side of the tiles of an unfinished run, if there is one of this hash at `path`.
+    def reading_of_run(path: Path, run: str) -> ReadPlan | None:
+        """How an unfinished run of this hash at `path` reads, if there is one.
 
-        A run that goes on keeps its tile size, whatever memory the machine has now.
+        A run that goes on keeps its tiles, whatever memory the machine has now.
         """
         attributes = _attributes(path)
-        tile = attributes.get("tile")
-        return tile if attributes.get("run") == run and isinstance(tile, int) else None
+        if attributes.get("run") != run:
+            return None
+        try:
+            return _reading_from_json(attributes["reading"])
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def missing(self) -> list[int]:
         """Tiles that are not labelled yet."""
         return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
+
+    def missing_of(self, tiles: range) -> list[int]:
+        """Those of neighbouring tiles that are not labelled yet."""
+        done = self._array("done")[tiles.start : tiles.stop]
+        return [tiles[int(place)] for place in np.flatnonzero(done == 0)]
 
     def write(
         self, tile: Tile, labels: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
@@ -116,19 +132,24 @@ class LabelStore:
             group.create_array(name, shape=shape, chunks=chunks, dtype="uint8", fill_value=fill)
         group.create_array("done", shape=(len(self.tiles),), chunks=(1,), dtype="uint8")
         # Written last: a store without it was never finished and belongs to no run.
-        tile = max(self.tiles.tile_rows, self.tiles.tile_cols)
-        group.attrs.update(
-            {"format": _FORMAT, "run": run, "tile": tile, "tiles": asdict(self.tiles)}
-        )
+        group.attrs.update({"format": _FORMAT, "run": run, "reading": asdict(self.reading)})
 
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)
         whole = all((self.path / name / "zarr.json").is_file() for name in _ARRAYS)
-        same = attributes.get("run") == run and attributes.get("tiles") == asdict(self.tiles)
+        same = attributes.get("run") == run and attributes.get("reading") == asdict(self.reading)
         return whole and same
 
     def _array(self, name: str) -> Any:
         return zarr.open_array(self.path / name, mode="r+")
+
+
+def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:
+    """The plan that `dataclasses.asdict` turned into JSON."""
+    tiles = dict(value["tiles"])
+    scene, area = Window(**tiles.pop("scene")), Window(**tiles.pop("area"))
+    rest = {key: value[key] for key in ("panel", "first", "height")}
+    return ReadPlan(TileGrid(scene, area, **tiles), **rest)
 
 
 def _attributes(path: Path) -> dict[str, Any]:

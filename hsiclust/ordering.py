@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from hsiclust.components import Components
 from hsiclust.crops import StoredTiles
 from hsiclust.grid import Window
-from hsiclust.labeller import Labeller
+from hsiclust.labeller import TorchLabeller
 from hsiclust.models.base import Method
 from hsiclust.tiles import TileStore
 from hsiclust.truth import open_truth
@@ -56,7 +55,7 @@ class LabelledSample:
 
 def label_sample(method: Method, tiles: Sequence[StoredTiles]) -> LabelledSample:
     """Label the pixels that a method has learned from."""
-    labeller = Labeller(method, next(iter(method.state_dict().values())).device)
+    labeller = TorchLabeller(method, next(iter(method.state_dict().values())).device)
     labelled: list[LabelledTile] = []
     counts = np.zeros(method.classes + 1, np.int64)
     sums = np.zeros(method.classes + 1)
@@ -65,11 +64,11 @@ def label_sample(method: Method, tiles: Sequence[StoredTiles]) -> LabelledSample
         for index in source.indices:
             tile = source.store.tiles[index]
             components = source.store.read(tile)
-            labels = labeller(components, halo).classes
+            labels = labeller(components.trimmed(halo - labeller.halo)).classes
             if source.mask is not None:
                 labels = np.where(source.mask.read(tile.core), labels, 0).astype(np.uint8)
             flat = labels.ravel()
-            first = _core(components, halo).ravel()
+            first = components.trimmed(halo).values[0].cpu().numpy().ravel()
             counts += np.bincount(flat, minlength=len(counts))
             sums += np.bincount(flat, weights=first, minlength=len(counts))
             labelled.append(LabelledTile(source.store, tile.core, labels))
@@ -103,10 +102,3 @@ def order_like_map(sample: LabelledSample, path: Path) -> list[int]:
     order = np.empty(classes, int)
     order[numbers] = clusters
     return order.tolist()
-
-
-def _core(components: Components, halo: int) -> NDArray[np.float32]:
-    """First component of a tile's core, `(row, col)`."""
-    first = components.values[0]
-    inner = first if halo == 0 else first[halo:-halo, halo:-halo]
-    return np.asarray(inner.cpu().numpy())

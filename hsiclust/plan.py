@@ -1,54 +1,77 @@
-"""Memory is arithmetic: how large tiles are and how many are worked on at once."""
+"""Memory is arithmetic: how large steps and tiles are and how many are worked on at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hsiclust.devices import total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import MemoryPlanError
-from hsiclust.grid import PixelGrid
+from hsiclust.grid import Window, even_tile_size
 
-# Larger tiles gain a tenth in speed and take four times the memory.
-_TILE_SIDES = (256, 192, 128, 96, 64)
-# What the interpreter, torch, Dask and GDAL's block cache take before the first tile.
-_BASE_BYTES = 900 * 2**20
+# Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
+_HEIGHTS = (128, 64, 32, 16)
+_LOW = 2  # of them: the height for scenes that are low themselves
+# A scene is cut into at least so many strips, so that many threads have something to do.
+_STRIPS = 16
+# Widest tile: its labels are one chunk of the label store.
+_WIDEST_TILE = 4096
+# Narrowest panel: below, the columns that two panels both read weigh too much.
+_NARROWEST_PANEL = 512
+# Steps that are in memory beside one for each strip at work: above them, and kept for the next.
+_MORE_STEPS = 3
+# What the interpreter, torch, Dask and GDAL take before the first pixel.
+_BASE_BYTES = 640 * 2**20
 # Part of the machine's memory that a run takes when it was given no limit.
 _DEFAULT_SHARE = 0.5
 _FLOAT = 4
-# What reading, transform and head hold of a tile at a time, beside its own arrays.
-_STRIP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class TileLoad:
-    """What a pixel of a tile costs while it is worked on.
+class Load:
+    """What a pixel costs while it is worked on.
 
     Attributes:
         bands: Bands that are read.
         dtype: Their data type.
+        blocks: Rows and columns of the file's blocks.
+        piece: Rows and columns that are read at once.
         components: Components after the transform.
         floats: Float32 values a pixel that the network holds at once.
-        halo: Pixels around the core.
-        fixed: Bytes of a tile in flight that do not grow with it.
+        halo: Pixels around a tile.
+        block: Side of the squares that the network sees at once.
+        fixed: Bytes of each square that do not grow with it.
+        cache: Bytes that the reading library keeps, whatever is read.
     """
 
     bands: int
     dtype: str
+    blocks: tuple[int, int]
+    piece: tuple[int, int]
     components: int
     floats: int
     halo: int
+    block: int
     fixed: int = 0
+    cache: int = 0
 
-    def tile_bytes(self, rows: int, cols: int) -> int:
-        """Bytes of one tile in flight with a core of `rows x cols`."""
-        read = (rows + 2 * self.halo) * (cols + 2 * self.halo)
-        # A byte a value says who is valid.
-        raw = self.bands * (np.dtype(self.dtype).itemsize + 1)
-        grown = read * (raw + _FLOAT * (2 * self.components + self.floats))
-        return grown + self.fixed + _STRIP_BYTES
+    def step_bytes(self, rows: int, cols: int) -> int:
+        """Bytes of a step that was read: its components, and who is valid."""
+        return rows * (cols + 2 * self.halo) * (self.components * _FLOAT + 1)
+
+    def strip_bytes(self, rows: int, cols: int) -> int:
+        """Bytes of a strip at work, beside its steps."""
+        piece_rows, piece_cols = min(self.piece[0], rows), min(self.piece[1], cols)
+        # A byte a value says who is valid; a row is converted at a time.
+        raw = piece_rows * piece_cols * self.bands * (np.dtype(self.dtype).itemsize + 1)
+        row = piece_cols * self.bands * _FLOAT
+        side = (min(self.block, rows) + 2 * self.halo) * (min(self.block, cols) + 2 * self.halo)
+        network = side * _FLOAT * (2 * self.components + self.floats) + self.fixed
+        labels = 4 * rows * min(cols, _WIDEST_TILE)
+        return max(raw + row, network) + labels
 
 
 @dataclass(frozen=True)
@@ -58,68 +81,113 @@ class RunPlan:
     Attributes:
         tile_rows: Height of a core.
         tile_cols: Width of a core.
-        in_flight: Tiles worked on at once.
-        tile_bytes: Memory of each.
-        processes: Processes that work on them.
+        panel: Columns of tiles that are read together.
+        in_flight: Strips at work at once, over all processes.
+        step_bytes: Memory of a step.
+        strip_bytes: Memory of a strip at work, beside its steps.
+        workers: Processes that work.
+        leader: Whether another process leads them.
+        cache: Bytes of each that the reading library keeps.
     """
 
     tile_rows: int
     tile_cols: int
+    panel: int
     in_flight: int
-    tile_bytes: int
-    processes: int = 1
+    step_bytes: int
+    strip_bytes: int
+    workers: int = 1
+    leader: bool = False
+    cache: int = 0
 
     @property
     def base_bytes(self) -> int:
         """What the programs themselves take."""
-        return self.processes * _BASE_BYTES
+        return (self.workers + self.leader) * _BASE_BYTES + self.workers * self.cache
 
     @property
     def peak_bytes(self) -> int:
         """Expected peak of the whole run."""
-        return self.base_bytes + self.in_flight * self.tile_bytes
+        steps = self.in_flight + _MORE_STEPS * self.workers
+        return self.base_bytes + steps * self.step_bytes + self.in_flight * self.strip_bytes
 
 
 def plan_run(
-    grid: PixelGrid, load: TileLoad, engine: EngineOptions, memory: int | None, side: int | None
+    area: Window, load: Load, engine: EngineOptions, memory: int | None, side: int | None
 ) -> RunPlan:
-    """Choose tile size and tiles in flight.
+    """Choose the height of strips, the width of panels and the number of strips at work.
 
-    The largest tile of which every thread can hold one; below the smallest, fewer threads.
+    The first of all shapes of which every thread can hold one strip; below that, fewer threads.
 
     Args:
-        grid: The pixels to work through.
+        area: The pixels to work through.
         load: What a pixel costs.
         engine: Threads and processes that could work.
         memory: Bytes that the run may take; half of what there is when None.
         side: Side of a tile, when the user chose one.
 
     Raises:
-        MemoryPlanError: Not even one small tile fits.
+        MemoryPlanError: Not even one small strip fits.
     """
     limit = int(_DEFAULT_SHARE * total_memory()) if memory is None else memory
-    sides = _TILE_SIDES if side is None else (side,)
-    plans = [_plan_of(grid, load, engine, limit, candidate) for candidate in sides]
-    plan = next((plan for plan in plans if plan.in_flight == engine.parallel), plans[-1])
-    if plan.peak_bytes > limit:
-        places = f" in {plan.processes} processes" if plan.processes > 1 else ""
+    plans = [_plan_of(load, engine, *shape) for shape in _shapes(area, load, side)]
+    for plan in plans:
+        if plan.peak_bytes <= limit:
+            return plan
+    least = plans[-1]
+    workers = least.workers
+    while least.peak_bytes > limit and least.in_flight > workers:
+        least = replace(least, in_flight=least.in_flight - 1)
+    if least.peak_bytes > limit:
+        places = f" in {workers + least.leader} processes" if least.leader else ""
         raise MemoryPlanError(
             f"{limit / 2**20:.0f} MiB are too little: the program itself takes "
-            f"{plan.base_bytes / 2**20:.0f} MiB{places} and one tile of "
-            f"{plan.tile_rows} x {plan.tile_cols} pixels {plan.tile_bytes / 2**20:.0f} MiB; "
-            f"give at least {plan.peak_bytes / 2**20:.0f} MiB"
+            f"{least.base_bytes / 2**20:.0f} MiB{places}, and strips of {least.tile_rows} rows and "
+            f"{min(least.panel * least.tile_cols, area.cols)} columns the rest; "
+            f"give at least {-(-least.peak_bytes // 2**20)} MiB"
+            + (" or fewer --workers" if workers > 1 else "")
         )
-    return plan
+    return least
 
 
-def _plan_of(
-    grid: PixelGrid, load: TileLoad, engine: EngineOptions, limit: int, side: int
-) -> RunPlan:
-    """A plan with tiles of one size: as many in flight as fit, one at least."""
-    rows, cols = min(side, grid.rows), min(side, grid.cols)
-    tile_bytes = load.tile_bytes(rows, cols)
-    # Workers beside the process that leads them.
-    processes = 1 if engine.workers is None else engine.workers + 1
-    free = limit - processes * _BASE_BYTES
-    in_flight = max(1, min(engine.parallel, free // tile_bytes))
-    return RunPlan(rows, cols, in_flight, tile_bytes, processes)
+def _shapes(area: Window, load: Load, side: int | None) -> Iterator[tuple[int, int, int]]:
+    """Heights and widths of tiles, and tiles in a panel, the best first."""
+    for cols in _widths(area, load):
+        for rows in (side,) if side is not None else _heights(area, load):
+            width = min(side, area.cols) if side is not None else even_tile_size(cols, _WIDEST_TILE)
+            yield min(rows, area.rows), width, -(-cols // width)
+
+
+def _heights(area: Window, load: Load) -> list[int]:
+    """Whole blocks of the file, as many as make a good strip."""
+    block = load.blocks[0]
+    heights = [max(block, height // block * block) for height in _HEIGHTS]
+    # Low strips for low scenes, whatever there is of memory.
+    enough = (at for at, rows in enumerate(heights) if rows * _STRIPS <= area.rows)
+    best = min(next(enough, _LOW), _LOW)
+    return list(dict.fromkeys(heights[best:]))
+
+
+def _widths(area: Window, load: Load) -> Iterator[int]:
+    """The whole width, then halves of it, in whole blocks of the file."""
+    block = load.blocks[1] if load.blocks[1] < area.cols else 1
+    cols = area.cols
+    yield cols
+    while cols // 2 >= max(_NARROWEST_PANEL, block):
+        cols = -(-cols // 2 // block) * block
+        yield cols
+
+
+def _plan_of(load: Load, engine: EngineOptions, rows: int, cols: int, panel: int) -> RunPlan:
+    width = panel * cols
+    return RunPlan(
+        tile_rows=rows,
+        tile_cols=cols,
+        panel=panel,
+        in_flight=engine.parallel,
+        step_bytes=load.step_bytes(rows, width),
+        strip_bytes=load.strip_bytes(rows, width),
+        workers=engine.workers or 1,
+        leader=engine.workers is not None,
+        cache=load.cache,
+    )

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsiclust import __version__
-from hsiclust.components import ComponentSource
+from hsiclust.clock import Clock
 from hsiclust.devices import resolve_device
 from hsiclust.engine import run_tiles
-from hsiclust.grid import Window
-from hsiclust.labeller import Labeller
+from hsiclust.grid import Tile, Window
+from hsiclust.labeller import Labeller, Labels, TorchLabeller
 from hsiclust.labelmap import write_confidence, write_map
 from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
@@ -29,6 +29,8 @@ from hsiclust.modelfile import file_digest, load_model
 from hsiclust.output import locked, remove
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source
+from hsiclust.strips import SceneStrips, StoredStrips, Strip, StripSource
+from hsiclust.tiles import TileStore
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Prediction:
         tiles: Tiles in all.
         resumed: Tiles that an earlier run had done.
         seconds: Time of this run.
+        clock: Seconds that its threads together spent reading, computing and writing.
     """
 
     map: Path
@@ -56,6 +59,7 @@ class Prediction:
     tiles: int
     resumed: int
     seconds: float
+    clock: Clock
 
 
 def predict(
@@ -76,7 +80,8 @@ def predict(
     """
     start = perf_counter()
     job, output = plan.job, plan.output
-    store = LabelStore(Path(job.labels), job.tiles)
+    store = LabelStore(Path(job.labels), job.reading)
+    clock = Clock()
     with locked(output):
         store.open_or_create(job.run, options.overwrite)
         todo = store.missing()
@@ -85,8 +90,10 @@ def predict(
             log.info("going on with an earlier run: %d of %d tiles done", resumed, len(job.tiles))
         done, labelled = resumed, 0
         engine = options.engine.limited_to(plan.run.in_flight)
-        for _, pixels in run_tiles(label_tile, job, todo, engine):
-            done, labelled = done + 1, labelled + pixels
+        strips = job.reading.strips_of(todo)
+        for _, strip in run_tiles(label_strip, job, strips, engine, unit="strip"):
+            done, labelled = done + strip.tiles, labelled + strip.labelled
+            clock.add(strip.clock)
             if progress is not None:
                 progress(done, len(job.tiles))
         confidence = _write(plan, store, options)
@@ -105,30 +112,69 @@ def predict(
         tiles=len(job.tiles),
         resumed=resumed,
         seconds=perf_counter() - start,
+        clock=clock,
     )
 
 
-def label_tile(job: LabelJob, index: int) -> int:
-    """Read, label and write one tile; returns its number of labelled pixels."""
+@dataclass(frozen=True)
+class LabelledStrip:
+    """What a worker says of a strip.
+
+    Attributes:
+        tiles: Tiles that it labelled.
+        labelled: Pixels that got a class.
+        clock: Where the time went.
+    """
+
+    tiles: int
+    labelled: int
+    clock: Clock
+
+
+def label_strip(job: LabelJob, index: int) -> LabelledStrip:
+    """Read a strip, label its missing tiles and write them."""
     source, labeller, store = _workbench(job)
-    tile = job.tiles[index]
-    labels = labeller(source.read(tile), job.tiles.halo)
-    store.write(tile, labels.classes, labels.confidence if job.confidence else None)
-    return int((labels.classes > 0).sum())
+    missing = store.missing_of(job.reading.tiles_of(index))
+    clock, labelled = Clock(), 0
+    with source.open(index, clock) as strip:
+        for number in missing:
+            tile = job.tiles[number]
+            with clock.during("computing"):
+                labels = _label_tile(strip, tile, labeller, job.block)
+            with clock.during("writing"):
+                store.write(tile, labels.classes, labels.confidence if job.confidence else None)
+            labelled += int((labels.classes > 0).sum())
+    return LabelledStrip(len(missing), labelled, clock)
 
 
-def _workbench(job: LabelJob) -> tuple[ComponentSource, Labeller, LabelStore]:
+def _label_tile(strip: Strip, tile: Tile, labeller: Labeller, side: int) -> Labels:
+    """Label a tile, block by block."""
+    shape = (tile.core.rows, tile.core.cols)
+    labels = Labels(np.empty(shape, np.uint8), np.empty(shape, np.uint8))
+    for block in strip.blocks(tile, side):
+        here = block.core.relative_to(tile.core).slices
+        found = labeller(strip.read(block))
+        labels.classes[here] = found.classes
+        labels.confidence[here] = found.confidence
+    return labels
+
+
+def _workbench(job: LabelJob) -> tuple[StripSource, Labeller, LabelStore]:
     """What a job needs, opened once a process; threads that come first wait for each other."""
     with _OPENING:
         return _opened(job)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(job: LabelJob) -> tuple[ComponentSource, Labeller, LabelStore]:
+def _opened(job: LabelJob) -> tuple[StripSource, Labeller, LabelStore]:
     device = resolve_device(job.device)
     model = load_model(Path(job.model))
+    labeller = TorchLabeller(model.method, device)
     source = open_source(job.source, job.nodata, model, device)
-    return source, Labeller(model.method, device), LabelStore(Path(job.labels), job.tiles)
+    store = LabelStore(Path(job.labels), job.reading)
+    if isinstance(source, TileStore):
+        return StoredStrips(source, job.reading, labeller.halo), labeller, store
+    return SceneStrips(source, job.reading, job.threads), labeller, store
 
 
 def _write(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Path | None:
@@ -141,8 +187,7 @@ def _write(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Pat
         "HSICLUST_MODEL_SHA256": file_digest(Path(plan.job.model)),
         "HSICLUST_SCENE": Path(plan.job.source).name,
     }
-    driver = driver_for(plan.output, options.driver)
-    form = MapFormat(driver, store.tiles.tile_rows, options.creation, tags)
+    form = MapFormat(driver_for(plan.output, options.driver), 512, options.creation, tags)
     confidence = None
     if options.confidence:
         confidence = confidence_path(plan.output)

@@ -6,13 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from hsiclust import __version__
-from hsiclust.components import ComponentSource, SceneComponents
+from hsiclust.components import SceneComponents
 from hsiclust.devices import resolve_device
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import UsageError
@@ -22,13 +22,17 @@ from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import FittedModel, file_digest, load_model
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import RunPlan, TileLoad, plan_run
+from hsiclust.plan import Load, RunPlan, plan_run
+from hsiclust.readplan import ReadPlan
 from hsiclust.sources import open_source
 from hsiclust.tiles import TileStore
 
 log = logging.getLogger(__name__)
 
 Bounds = tuple[float, float, float, float]
+
+# Side of the squares that the network sees at once: its layers stay in the processor's cache.
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,29 @@ class LabelJob:
         nodata: Nodata value of the scene.
         model: Path of the model file.
         labels: Path of the label store.
-        tiles: How the scene is cut.
+        reading: How the scene is cut and read.
         run: Hash of all that decides the labels.
         device: Where to compute.
         confidence: Whether the confidence is kept.
+        threads: Strips at work at once in one process.
+        block: Side of the squares that the network sees at once.
     """
 
     source: str
     nodata: float | None
     model: str
     labels: str
-    tiles: TileGrid
+    reading: ReadPlan
     run: str
     device: str
     confidence: bool
+    threads: int
+    block: int
+
+    @property
+    def tiles(self) -> TileGrid:
+        """How the scene is cut."""
+        return self.reading.tiles
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ class PredictPlan:
 
     job: LabelJob
     model: FittedModel
-    source: ComponentSource
+    source: SceneComponents | TileStore
     run: RunPlan
     output: Path
 
@@ -110,8 +123,7 @@ class PredictPlan:
 
     def facts(self) -> dict[str, object]:
         """The plan as JSON values, for `--dry-run`."""
-        tiles, scene = self.job.tiles, self.source
-        read = sum(tile.read.pixels for tile in tiles)
+        tiles, reading = self.job.tiles, self.job.reading
         facts: dict[str, object] = {
             "source": self.job.source,
             "output": str(self.output),
@@ -121,13 +133,23 @@ class PredictPlan:
             "tiles": len(tiles),
             "tile": [tiles.tile_rows, tiles.tile_cols],
             "halo": tiles.halo,
-            "tiles_in_flight": self.run.in_flight,
-            "bytes_per_tile": self.run.tile_bytes,
+            "strips": len(reading),
+            "strips_in_flight": self.run.in_flight,
+            "threads": self.job.threads,
+            "processes": self.run.workers,
+            "bytes_per_strip": self.run.step_bytes + self.run.strip_bytes,
             "bytes_peak": self.run.peak_bytes,
         }
-        if isinstance(scene, SceneComponents):
-            pixel = len(scene.bands) * np.dtype(scene.scene.dtype).itemsize
-            facts |= {"layout": scene.scene.layout, "bytes_read": read * pixel}
+        if isinstance(self.source, SceneComponents):
+            scene = self.source.scene
+            steps = [reading.step(number) for number in range(reading.count)]
+            pixel = len(self.source.bands) * np.dtype(scene.dtype).itemsize
+            facts |= {
+                "layout": scene.layout,
+                "reads": len(steps),
+                "read": [max(step.rows for step in steps), max(step.cols for step in steps)],
+                "bytes_read": sum(step.pixels for step in steps) * pixel,
+            }
         return facts
 
 
@@ -151,34 +173,30 @@ def plan_prediction(
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
     labels = output.with_name(f".{output.name}.labels.zarr")
-    run = _run_hash(source, model_path, area, options.confidence)
-    earlier = LabelStore.tile_of_run(labels, run)
+    run_hash = _run_hash(source, model_path, area, options.confidence)
+    earlier = LabelStore.reading_of_run(labels, run_hash)
     # A run that goes on may find maps that it wrote itself before it was killed.
     for path in (output, confidence_path(output)) if options.confidence else (output,):
         refuse_existing(path, options.overwrite or earlier is not None)
     form = MapFormat(driver, 512, options.creation)
     rehearse_map(source.grid.crop(area), output, model.classes, form)
-    tile = options.tile or earlier
-    plan = _plan(source, model, area, options, tile)
-    tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.method.halo)
-    if isinstance(source, TileStore):
-        if area != source.grid.window:
-            raise UsageError(f"{scene}: a tile store is labelled whole, without --bounds")
-        tiles = source.tiles
+    run, reading = _plan(source, model, area, options, earlier)
     job = LabelJob(
         source=scene,
         nodata=options.nodata,
         model=str(model_path),
         labels=str(labels),
-        tiles=tiles,
-        run=run,
+        reading=reading,
+        run=run_hash,
         device=str(device),
         confidence=options.confidence,
+        threads=max(1, run.in_flight // run.workers),
+        block=_BLOCK,
     )
-    return PredictPlan(job, model, source, plan, output)
+    return PredictPlan(job, model, source, run, output)
 
 
-def _warn_of_nodata(source: ComponentSource, model: FittedModel) -> None:
+def _warn_of_nodata(source: SceneComponents | TileStore, model: FittedModel) -> None:
     if not isinstance(source, SceneComponents) or model.nodata is None:
         return
     if source.scene.nodata is None:
@@ -196,26 +214,55 @@ def confidence_path(output: Path) -> Path:
 
 
 def _plan(
-    source: ComponentSource,
+    source: SceneComponents | TileStore,
     model: FittedModel,
     area: Window,
     options: PredictOptions,
-    tile: int | None,
-) -> RunPlan:
-    scene = source.scene if isinstance(source, SceneComponents) else None
-    load = TileLoad(
-        bands=len(model.transform.bands),
-        dtype=scene.dtype if scene is not None else "float16",
+    earlier: ReadPlan | None,
+) -> tuple[RunPlan, ReadPlan]:
+    """What is worked on at once, and how it is read; an earlier run's tiles are kept."""
+    side = options.tile
+    if isinstance(source, TileStore):
+        if area != source.grid.window:
+            raise UsageError(f"{source.path}: a tile store is labelled whole, without --bounds")
+        side = max(source.tiles.tile_rows, source.tiles.tile_cols)
+        load = replace(_load(model, "float16", 0, (1, 1), (1, 1)), block=side)
+        plan = plan_run(area, load, options.engine, options.memory, side)
+        return plan, ReadPlan.of(source.tiles, 1, 1)
+    scene = source.scene
+    load = _load(
+        model,
+        scene.dtype,
+        len(model.transform.bands),
+        scene.blocks,
+        scene.piece_shape(len(model.transform.bands)),
+    )
+    plan = plan_run(area, load, options.engine, options.memory, side)
+    tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.method.halo)
+    if earlier is not None and side in (None, earlier.tiles.tile_rows):
+        return plan, earlier
+    return plan, ReadPlan.of(tiles, plan.panel, scene.blocks[0])
+
+
+def _load(
+    model: FittedModel, dtype: str, bands: int, blocks: tuple[int, int], piece: tuple[int, int]
+) -> Load:
+    return Load(
+        bands=bands,
+        dtype=dtype,
+        blocks=blocks,
+        piece=piece,
         components=model.transform.components,
         floats=model.method.floats_per_pixel,
         halo=model.method.halo,
+        block=_BLOCK,
         fixed=model.method.fixed_bytes,
     )
-    grid = source.grid.crop(area)
-    return plan_run(grid, load, options.engine, options.memory, tile)
 
 
-def _run_hash(source: ComponentSource, model: Path, area: Window, confidence: bool) -> str:
+def _run_hash(
+    source: SceneComponents | TileStore, model: Path, area: Window, confidence: bool
+) -> str:
     """What decides the labels; a resume into a store of anything else is refused."""
     text = json.dumps([source.identity, file_digest(model), str(area), confidence, __version__])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -28,7 +28,7 @@ from rasterio.windows import Window as RasterioWindow
 from hsiclust.bands import Bands, describe_bands
 from hsiclust.envi import RawCube, data_file_of_header, raw_cube
 from hsiclust.errors import InputError
-from hsiclust.grid import PixelGrid, Window
+from hsiclust.grid import Piece, PixelGrid, Window
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 _OPENING = threading.Lock()
 # GDAL's block cache. Its default, 5 % of the machine's memory, would be most of what a run uses.
 _GDAL_CACHE_BYTES = 256 * 2**20
+# Bytes that are read at once, where a block is not larger.
+_PIECE_BYTES = 2**23
 
 
 class Reader(Protocol):
@@ -173,6 +175,38 @@ class Scene:
         chosen = range(self.bands.count) if bands is None else bands
         return self.reader.read(self.grid.window if window is None else window, chosen)
 
+    def pieces(self, window: Window, bands: Sequence[int]) -> Iterator[Piece]:
+        """Read a window piece by piece, so that each byte is read and decoded once.
+
+        Args:
+            window: Rows and columns; each of the scene's blocks that it meets is read for itself.
+            bands: Bands counted from 0.
+
+        Yields:
+            Parts that make up the window; each may overwrite the values of the one before.
+
+        Raises:
+            InputError: The file cannot be read there.
+        """
+        if isinstance(self.reader, RawCube):
+            yield from self.reader.pieces(window, bands)
+            return
+        for part in window.cut(*self.piece_shape(len(bands))):
+            yield Piece(part, self.reader.read(part, bands))
+
+    def piece_shape(self, bands: int) -> tuple[int, int]:
+        """Rows and columns that are read at once: as many whole blocks as fit."""
+        rows, cols = self.blocks
+        fit = max(1, _PIECE_BYTES // (rows * cols * bands * np.dtype(self.dtype).itemsize))
+        if cols >= self.grid.cols:
+            return rows * fit, cols
+        return rows, cols * fit
+
+    def prefetch(self, window: Window) -> None:
+        """Ask the system to read a window ahead, where it can."""
+        if isinstance(self.reader, RawCube):
+            self.reader.prefetch(window)
+
     def valid(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Pixels in which every band is finite and unlike nodata.
 
@@ -183,10 +217,11 @@ class Scene:
             `(row, col)`.
         """
         valid = np.ones(block.shape[1:], bool)
-        if np.issubdtype(block.dtype, np.floating):
+        # One pass without a result a pixel first: most blocks hold nothing invalid.
+        if np.issubdtype(block.dtype, np.floating) and not _all_finite(block):
             valid &= np.isfinite(block).all(axis=0)
         nodata = _as_dtype(self.nodata, block.dtype)
-        if nodata is not None:
+        if nodata is not None and (block == nodata).any():
             valid &= (block != nodata).all(axis=0)
         return valid
 
@@ -298,6 +333,12 @@ def _bands(dataset: DatasetReader) -> Bands:
 
 def _nodata(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _all_finite(block: NDArray[np.generic]) -> bool:
+    """Whether a sum is finite: it is not where one value is not, and seldom else."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(block.sum()))
 
 
 def _as_dtype(nodata: float | None, dtype: np.dtype[Any]) -> np.generic | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hsiclust.components import ComponentSource, SceneComponents
+from hsiclust.components import SceneComponents
 from hsiclust.errors import ModelError
 from hsiclust.modelfile import FittedModel
 from hsiclust.scene import Scene
@@ -15,7 +15,7 @@ from hsiclust.tiles import TileStore, is_tile_store
 
 def open_source(
     path: str, nodata: float | None, model: FittedModel, device: torch.device
-) -> ComponentSource:
+) -> SceneComponents | TileStore:
     """A scene seen through a model's transform, or a tile store made with the same transform.
 
     Raises:

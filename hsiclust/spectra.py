@@ -32,8 +32,6 @@ _KEPT_DIFFERENCES = 0.7
 _NOISE_RIDGE = 1e-3
 # A band whose deviation is below this part of its magnitude is constant but for rounding.
 _CONSTANT_BAND = 1e-9
-# Values that are converted and projected at once.
-_STRIP_VALUES = 2**21
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
 
@@ -129,17 +127,24 @@ class SpectralTransform:
         """
         import torch
 
-        mean = torch.as_tensor(self.mean, dtype=torch.float32, device=block.device)
+        mean = torch.as_tensor(self.mean, dtype=torch.float32, device=block.device)[:, None]
         projection = torch.as_tensor(self.projection, dtype=torch.float32, device=block.device)
         bands, rows, cols = block.shape
         components = torch.empty(len(projection), rows, cols, device=block.device)
-        # Strips keep the float32 copy small: it stays in the processor's cache.
-        strip = max(1, _STRIP_VALUES // (bands * cols))
-        for top in range(0, rows, strip):
-            part = np.s_[..., top : top + strip, :]
-            centred = block[part].to(torch.float32, copy=True).sub_(mean[:, None, None])
-            centred.masked_fill_(~valid[part], 0.0)
-            components[part] = torch.einsum("cb,brw->crw", projection, centred)
+        if block.device.type != "cpu":
+            centred = block.reshape(bands, -1).to(torch.float32, copy=True).sub_(mean)
+            centred.masked_fill_(~valid.reshape(-1), 0.0)
+            torch.mm(projection, centred, out=components.view(-1, rows * cols))
+            return components
+        # Row by row the float32 copy stays in the processor's cache; and a row's components do
+        # not depend, to the last bit, on the rows that happened to be read with it.
+        centred = torch.empty_like(block[:, 0], dtype=torch.float32)
+        whole = bool(valid.all())
+        for row in range(rows):
+            centred.copy_(block[:, row]).sub_(mean)
+            if not whole:
+                centred.masked_fill_(~valid[row], 0.0)
+            torch.mm(projection, centred, out=components[:, row])
         return components
 
 

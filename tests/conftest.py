@@ -28,10 +28,10 @@ class Killed(BaseException):
 
 
 def killed_after(tiles: int) -> Callable[[int, int], None]:
-    """A progress callback that dies when so many tiles are done."""
+    """A progress callback that dies when so many tiles are done, or somewhat more."""
 
     def progress(done: int, total: int) -> None:
-        if done == tiles:
+        if done >= tiles:
             raise Killed
 
     return progress

@@ -1,63 +1,124 @@
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hsiclust.devices import parse_bytes, resolve_device, total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
-from hsiclust.grid import PixelGrid
-from hsiclust.plan import TileLoad, plan_run
+from hsiclust.grid import TileGrid, Window
+from hsiclust.plan import Load, plan_run
+from hsiclust.readplan import ReadPlan
 
-LOAD = TileLoad(bands=200, dtype="uint16", components=12, floats=250, halo=7)
-GRID = PixelGrid(10_000, 8_000)
+LOAD = Load(
+    bands=200,
+    dtype="uint16",
+    blocks=(1, 8000),
+    piece=(1, 8000),
+    components=20,
+    floats=250,
+    halo=7,
+    block=128,
+)
+TILED = replace(LOAD, blocks=(256, 256), piece=(256, 256))
+AREA = Window(0, 0, 10_000, 8_000)
+FOUR = EngineOptions(threads=4)
 GIB = 2**30
 
 
-def test_the_largest_tile_that_every_thread_can_hold() -> None:
-    plan = plan_run(GRID, LOAD, EngineOptions(threads=4), 16 * GIB, None)
-    assert (plan.tile_rows, plan.tile_cols, plan.in_flight) == (256, 256, 4)
-    smaller = plan_run(GRID, LOAD, EngineOptions(threads=4), GIB + GIB // 2, None)
-    assert smaller.tile_rows < 256
+def test_the_best_strips_that_every_thread_can_hold() -> None:
+    plan = plan_run(AREA, LOAD, FOUR, 16 * GIB, None)
+    assert (plan.tile_rows, plan.tile_cols, plan.panel, plan.in_flight) == (128, 4000, 2, 4)
+    smaller = plan_run(AREA, LOAD, FOUR, GIB, None)
+    assert smaller.tile_rows < 128
     assert smaller.in_flight == 4
-    assert smaller.peak_bytes <= GIB + GIB // 2
+    assert smaller.peak_bytes <= GIB
 
 
-def test_few_memory_means_fewer_tiles_in_flight() -> None:
-    plan = plan_run(GRID, LOAD, EngineOptions(threads=64), GIB + GIB // 4, None)
-    assert plan.tile_rows == 64
+def test_strips_are_whole_blocks() -> None:
+    assert plan_run(AREA, TILED, FOUR, 16 * GIB, None).tile_rows == 256
+    strips = replace(LOAD, blocks=(48, 8000), piece=(48, 8000))
+    assert plan_run(AREA, strips, FOUR, 16 * GIB, None).tile_rows == 96
+    narrow = plan_run(AREA, TILED, FOUR, GIB + GIB // 2, None)
+    width = narrow.panel * narrow.tile_cols
+    assert narrow.tile_rows == 256
+    assert width < 8000
+    assert width % 256 == 0
+
+
+def test_low_scenes_are_cut_into_low_strips() -> None:
+    assert plan_run(Window(0, 0, 1100, 800), LOAD, FOUR, 8 * GIB, None).tile_rows == 64
+    assert plan_run(Window(0, 0, 145, 145), LOAD, FOUR, 8 * GIB, None).tile_rows == 32
+
+
+def test_little_memory_means_fewer_strips_in_flight() -> None:
+    engine = EngineOptions(threads=64)
+    plan = plan_run(AREA, LOAD, engine, GIB, None)
+    assert plan.tile_rows == 16
     assert 1 <= plan.in_flight < 64
-    assert plan.peak_bytes <= GIB + GIB // 4
+    assert plan.peak_bytes <= GIB
+
+
+@given(
+    st.integers(1, 60_000),
+    st.integers(1, 60_000),
+    st.sampled_from([(1, 60_000), (16, 60_000), (256, 256), (64, 512)]),
+    st.integers(1, 500),
+    st.integers(1, 32),
+    st.integers(1, 64),
+)
+def test_what_is_planned_fits_or_is_refused(
+    rows: int, cols: int, blocks: tuple[int, int], bands: int, threads: int, gib: int
+) -> None:
+    area = Window(0, 0, rows, cols)
+    blocks = min(blocks[0], rows), min(blocks[1], cols)
+    load = replace(LOAD, blocks=blocks, piece=blocks, bands=bands)
+    try:
+        plan = plan_run(area, load, EngineOptions(threads=threads), gib * GIB, None)
+    except MemoryPlanError:
+        assert gib < 16 or blocks[0] * blocks[1] * bands > 10**9
+        return
+    assert plan.peak_bytes <= gib * GIB
+    assert 1 <= plan.in_flight <= threads
+    tiles = TileGrid(area, area, plan.tile_rows, plan.tile_cols, 7)
+    reading = ReadPlan.of(tiles, plan.panel, blocks[0])
+    assert len(reading) * reading.panel >= len(tiles)
 
 
 def test_what_cannot_fit_is_refused_with_numbers() -> None:
-    with pytest.raises(MemoryPlanError, match=r"500 MiB are too little.*give at least \d+ MiB"):
-        plan_run(GRID, LOAD, EngineOptions(threads=4), 500 * 2**20, None)
+    with pytest.raises(MemoryPlanError, match=r"300 MiB are too little.*give at least \d+ MiB"):
+        plan_run(AREA, LOAD, FOUR, 300 * 2**20, None)
 
 
 def test_the_remedy_that_the_refusal_names_works() -> None:
     with pytest.raises(MemoryPlanError) as caught:
-        plan_run(GRID, LOAD, EngineOptions(threads=4), 500 * 2**20, 512)
+        plan_run(AREA, LOAD, FOUR, 300 * 2**20, 512)
     needed = int(str(caught.value).split("at least ")[1].split(" MiB")[0])
-    assert plan_run(GRID, LOAD, EngineOptions(threads=4), (needed + 1) * 2**20, 512).in_flight == 1
+    assert plan_run(AREA, LOAD, FOUR, needed * 2**20, 512).in_flight == 1
 
 
 def test_tiles_are_no_larger_than_the_scene() -> None:
-    plan = plan_run(PixelGrid(100, 60), LOAD, EngineOptions(threads=4), 8 * GIB, None)
-    assert (plan.tile_rows, plan.tile_cols) == (100, 60)
+    plan = plan_run(Window(0, 0, 100, 60), LOAD, FOUR, 8 * GIB, 512)
+    assert (plan.tile_rows, plan.tile_cols, plan.panel) == (100, 60, 1)
 
 
-def test_bytes_of_a_tile_are_the_sum_of_its_parts() -> None:
-    load = TileLoad(bands=10, dtype="float32", components=3, floats=5, halo=2)
-    arrays = 10 * 20 * (10 * (4 + 1) + 4 * (2 * 3 + 5))
-    assert load.tile_bytes(6, 16) - load.tile_bytes(1, 1) == arrays - 5 * 5 * (50 + 44)
-    more = TileLoad(bands=10, dtype="float32", components=3, floats=5, halo=2, fixed=99)
-    assert more.tile_bytes(6, 16) == load.tile_bytes(6, 16) + 99
+def test_bytes_are_the_sum_of_their_parts() -> None:
+    load = Load(10, "float32", (1, 16), (2, 16), 3, 5, 2, 8)
+    assert load.step_bytes(6, 16) == 6 * 20 * (4 * 3 + 1)
+    network = 10 * 12 * 4 * (2 * 3 + 5)
+    assert load.strip_bytes(6, 16) == network + 4 * 6 * 16
+    assert replace(load, fixed=99).strip_bytes(6, 16) == network + 99 + 4 * 6 * 16
+    raw = replace(load, piece=(6, 16), bands=100)
+    assert raw.strip_bytes(6, 16) == 6 * 16 * 100 * 5 + 16 * 100 * 4 + 4 * 6 * 16
 
 
 def test_each_process_has_its_own_base() -> None:
-    threads = plan_run(GRID, LOAD, EngineOptions(threads=4), 16 * GIB, 64)
-    processes = plan_run(GRID, LOAD, EngineOptions(4, threads=4), 16 * GIB, 64)
+    threads = plan_run(AREA, LOAD, FOUR, 16 * GIB, 64)
+    processes = plan_run(AREA, LOAD, EngineOptions(4, threads=4), 16 * GIB, 64)
     assert processes.base_bytes == 5 * threads.base_bytes
     with pytest.raises(MemoryPlanError, match="5 processes"):
-        plan_run(GRID, LOAD, EngineOptions(4, threads=4), 2 * GIB, 64)
+        plan_run(AREA, LOAD, EngineOptions(4, threads=4), 2 * GIB, 64)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,204 @@
+"""Strips of a scene: what is read is kept until the tiles around it have used it.
+
+One `SceneStrips` serves all threads of a process. Each step of the read plan is read by the first
+thread that needs it, while those that need it as well wait. Tiles are labelled in blocks that the
+processor's cache holds; blocks are cut from the steps.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from hsiclust.clock import Clock
+from hsiclust.components import Components, SceneComponents
+from hsiclust.grid import Tile, TileGrid, Window, even_tile_size, pad_reflect
+from hsiclust.readplan import ReadPlan
+from hsiclust.tiles import TileStore
+
+# Steps that are kept although no strip is at work on them: the next strips will ask for them.
+_KEPT = 2
+
+
+class Strip(Protocol):
+    """A row of tiles, read."""
+
+    def blocks(self, tile: Tile, side: int) -> Iterable[Tile]:
+        """The blocks that a tile is labelled in, at most `side` pixels high and wide."""
+        ...
+
+    def read(self, block: Tile) -> Components:
+        """A block with its halo."""
+        ...
+
+
+class StripSource(Protocol):
+    """Whatever gives strips, to any thread."""
+
+    def open(self, strip: int, clock: Clock) -> AbstractContextManager[Strip]:
+        """A strip by its number."""
+        ...
+
+
+@dataclass
+class _Step:
+    """A step that is being read, or has been.
+
+    Attributes:
+        found: Its components, to come.
+        users: Strips that are at work on it.
+    """
+
+    found: Future[Components]
+    users: int = 0
+
+
+class SceneStrips:
+    """The steps of a read plan, each read once.
+
+    Args:
+        source: What is read.
+        plan: In which steps.
+        ahead: Strips that are at work at the same time: so far ahead the system is told what
+            will be read.
+    """
+
+    def __init__(self, source: SceneComponents, plan: ReadPlan, ahead: int) -> None:
+        self.source = source
+        self.plan = plan
+        self.ahead = ahead
+        self._steps: dict[int, _Step] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(self, strip: int, clock: Clock) -> Iterator[SceneStrip]:
+        """What a strip needs, read where no other strip has read it.
+
+        Raises:
+            InputError: The scene cannot be read there.
+        """
+        numbers = self.plan.steps_of(strip)
+        mine = self._claim(numbers)
+        try:
+            self._read(mine, clock)
+            parts = [(self.plan.step(n), self._steps[n].found.result()) for n in numbers]
+            yield SceneStrip(parts, self.source.grid.window, self.plan.tiles.halo)
+        finally:
+            self._release(numbers)
+
+    def _claim(self, numbers: Sequence[int]) -> list[int]:
+        """Use these steps; returns those that nobody has read, which the caller has to."""
+        with self._lock:
+            mine = [number for number in numbers if number not in self._steps]
+            for number in numbers:
+                self._steps.setdefault(number, _Step(Future())).users += 1
+        return mine
+
+    def _read(self, numbers: Sequence[int], clock: Clock) -> None:
+        """Read steps; where one fails, those that wait for any of them fail as well."""
+        try:
+            for number in numbers:
+                # The system reads on while this step is worked on.
+                if number + self.ahead < self.plan.count:
+                    self.source.scene.prefetch(self.plan.step(number + self.ahead))
+                found = self.source.window(self.plan.step(number), clock)
+                self._steps[number].found.set_result(found)
+        except BaseException as error:
+            for number in numbers:
+                if not self._steps[number].found.done():
+                    self._steps[number].found.set_exception(error)
+            raise
+
+    def _release(self, numbers: Sequence[int]) -> None:
+        """Use these steps no longer, and forget the oldest that nobody uses."""
+        with self._lock:
+            for number in numbers:
+                self._steps[number].users -= 1
+            idle = sorted(number for number, step in self._steps.items() if step.users == 0)
+            # What could not be read is to be tried again.
+            failed = [n for n in idle if self._steps[n].found.exception() is not None]
+            for number in {*failed, *idle[:-_KEPT]}:
+                del self._steps[number]
+
+
+@dataclass(frozen=True)
+class SceneStrip:
+    """The steps that a strip needs, one below the other.
+
+    Attributes:
+        parts: Each with its window.
+        scene: The window of the whole scene.
+        halo: Pixels around a block.
+    """
+
+    parts: Sequence[tuple[Window, Components]]
+    scene: Window
+    halo: int
+
+    def blocks(self, tile: Tile, side: int) -> Iterable[Tile]:
+        """Blocks of nearly equal size: a narrow last one would be mostly halo."""
+        rows, cols = (even_tile_size(size, side) for size in (tile.core.rows, tile.core.cols))
+        return TileGrid(self.scene, tile.core, rows, cols, self.halo)
+
+    def read(self, block: Tile) -> Components:
+        """A part of the strip with its halo; the values of a pixel lie side by side."""
+        read = block.read
+        first = self.parts[0][1]
+        depth = len(first.values)
+        values = first.values.new_empty(read.rows, read.cols, depth)
+        valid = first.valid.new_empty(read.rows, read.cols)
+        for window, found in self.parts:
+            top, bottom = max(read.row, window.row), min(read.row_stop, window.row_stop)
+            if top >= bottom:
+                continue
+            cols = slice(read.col - window.col, read.col_stop - window.col)
+            rows = slice(top - window.row, bottom - window.row)
+            here = slice(top - read.row, bottom - read.row)
+            values[here] = found.values[:, rows, cols].permute(1, 2, 0)
+            valid[here] = found.valid[rows, cols]
+        return Components(
+            pad_reflect(values.permute(2, 0, 1), block, self.scene),
+            pad_reflect(valid, block, self.scene),
+        )
+
+
+@dataclass(frozen=True)
+class StoredStrips:
+    """Tiles of a tile store, each a strip and a block of its own.
+
+    Attributes:
+        store: The tile store.
+        plan: With panels of one tile.
+        halo: Pixels around a block; what the store holds beyond is cut.
+    """
+
+    store: TileStore
+    plan: ReadPlan
+    halo: int
+
+    @contextmanager
+    def open(self, strip: int, clock: Clock) -> Iterator[StoredStrip]:
+        """The tile of a strip."""
+        (number,) = self.plan.tiles_of(strip)
+        with clock.during("reading"):
+            found = self.store.read(self.store.tiles[number])
+        yield StoredStrip(found.trimmed(self.store.tiles.halo - self.halo))
+
+
+@dataclass(frozen=True)
+class StoredStrip:
+    """A tile of a tile store."""
+
+    components: Components
+
+    def blocks(self, tile: Tile, side: int) -> Iterable[Tile]:  # noqa: ARG002
+        """The tile."""
+        return [tile]
+
+    def read(self, block: Tile) -> Components:  # noqa: ARG002
+        """The tile with its halo."""
+        return self.components

@@ -1,0 +1,91 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsiclust.errors import UsageError
+from hsiclust.grid import TileGrid, Window
+from hsiclust.readplan import ReadPlan
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> ReadPlan:
+    rows, cols = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    scene = Window(0, 0, rows, cols)
+    top, left = draw(st.integers(0, rows - 1)), draw(st.integers(0, cols - 1))
+    area = Window(top, left, draw(st.integers(1, rows - top)), draw(st.integers(1, cols - left)))
+    tiles = TileGrid(
+        scene,
+        area,
+        draw(st.integers(1, 40)),
+        draw(st.integers(1, 40)),
+        draw(st.integers(0, 12)),
+    )
+    return ReadPlan.of(tiles, draw(st.integers(1, 5)), draw(st.integers(1, 30)))
+
+
+@given(plans())
+def test_every_tile_is_in_one_strip(plan: ReadPlan) -> None:
+    tiles = [tile for strip in range(len(plan)) for tile in plan.tiles_of(strip)]
+    assert sorted(tiles) == list(range(len(plan.tiles)))
+    for strip in range(len(plan)):
+        assert plan.strips_of(list(plan.tiles_of(strip))) == [strip]
+    assert plan.strips_of(list(range(len(plan.tiles)))) == list(range(len(plan)))
+
+
+@given(plans())
+def test_the_steps_of_a_strip_hold_all_that_its_tiles_read(plan: ReadPlan) -> None:
+    for strip in range(len(plan)):
+        steps = [plan.step(number) for number in plan.steps_of(strip)]
+        for above, below in pairwise(steps):
+            assert above.row_stop == below.row
+        for tile in plan.tiles_of(strip):
+            read = plan.tiles[tile].read
+            assert steps[0].row <= read.row
+            assert steps[0].row_stop > read.row  # and no step is there in vain
+            assert steps[-1].row_stop >= read.row_stop
+            assert steps[-1].row < read.row_stop
+            for step in steps:
+                assert step.col <= read.col
+                assert step.col_stop >= read.col_stop
+
+
+@given(plans())
+def test_steps_read_each_pixel_of_a_panel_once(plan: ReadPlan) -> None:
+    down = plan.count // plan.panels
+    for panel in range(plan.panels):
+        steps = [plan.step(panel * down + place) for place in range(down)]
+        reads = [tile.read for tile in plan.tiles]
+        assert steps[0].row == min(read.row for read in reads)
+        assert steps[-1].row_stop == max(read.row_stop for read in reads)
+        for above, below in pairwise(steps):
+            assert (above.row_stop, above.col, above.cols) == (below.row, below.col, below.cols)
+    needed = {step for strip in range(len(plan)) for step in plan.steps_of(strip)}
+    assert needed == set(range(plan.count))
+
+
+@given(plans(), st.integers(1, 30))
+def test_steps_end_where_blocks_do(plan: ReadPlan, block: int) -> None:
+    plan = ReadPlan.of(plan.tiles, plan.panel, block)
+    bottom = max(tile.read.row_stop for tile in plan.tiles)
+    for number in range(plan.count):
+        stop = plan.step(number).row_stop
+        assert stop % block == 0 or stop == bottom
+
+
+def test_lines_need_one_new_step_a_strip() -> None:
+    scene = Window(0, 0, 1000, 300)
+    plan = ReadPlan.of(TileGrid(scene, scene, 100, 300, 7), 1, 1)
+    assert [plan.step(number).rows for number in plan.steps_of(3)] == [100, 100]
+    assert plan.count == 11
+    assert plan.step(0) == Window(0, 0, 7, 300)
+
+
+def test_plans_that_cannot_be() -> None:
+    scene = Window(0, 0, 10, 10)
+    tiles = TileGrid(scene, scene, 5, 5, 1)
+    with pytest.raises(UsageError, match="panels of 3 of 2"):
+        ReadPlan(tiles, 3, 0, 5)
+    with pytest.raises(UsageError, match="steps of 0 rows"):
+        ReadPlan(tiles, 1, 0, 0)

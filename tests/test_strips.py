@@ -1,0 +1,134 @@
+"""Each step is read once, whoever needs it; what fails is read again."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from hsiclust.clock import Clock
+from hsiclust.components import Components
+from hsiclust.errors import InputError
+from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.readplan import ReadPlan
+from hsiclust.strips import SceneStrips
+
+ROWS, COLS = 83, 41
+GROUND = np.random.default_rng(0).normal(size=(3, ROWS, COLS)).astype(np.float32)
+
+
+@dataclass
+class FakeScene:
+    """Asked to read ahead, it remembers what."""
+
+    ahead: list[Window] = field(default_factory=list)
+
+    def prefetch(self, window: Window) -> None:
+        self.ahead.append(window)
+
+
+@dataclass
+class FakeSource:
+    """Components without a file; counts how often each pixel is read."""
+
+    scene: FakeScene = field(default_factory=FakeScene)
+    grid: PixelGrid = field(default_factory=lambda: PixelGrid(ROWS, COLS))
+    reads: NDArray[np.int64] = field(default_factory=lambda: np.zeros((ROWS, COLS), np.int64))
+    failing: set[int] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def window(self, window: Window, clock: Clock) -> Components:
+        if window.row in self.failing:
+            self.failing.remove(window.row)
+            raise InputError(f"rows from {window.row} on cannot be read")
+        with self.lock:
+            self.reads[window.slices] += 1
+        values = GROUND[:, *window.slices]
+        return Components(torch.from_numpy(values), torch.from_numpy(values[0] > -1))
+
+
+def plan_of(rows: int = 10, cols: int = 41, panel: int = 1, block: int = 1) -> ReadPlan:
+    scene = Window(0, 0, ROWS, COLS)
+    return ReadPlan.of(TileGrid(scene, scene, rows, cols, 4), panel, block)
+
+
+def strips_of(source: FakeSource, plan: ReadPlan, ahead: int = 1) -> SceneStrips:
+    return SceneStrips(source, plan, ahead)  # type: ignore[arg-type]
+
+
+def check_strip(strips: SceneStrips, plan: ReadPlan, index: int) -> None:
+    """All blocks of a strip hold the ground, reflected at its edges."""
+    padded = np.pad(GROUND, ((0, 0), (4, 4), (4, 4)), mode="reflect")
+    with strips.open(index, Clock()) as strip:
+        for number in plan.tiles_of(index):
+            for block in strip.blocks(plan.tiles[number], 16):
+                found = strip.read(block)
+                core = block.core
+                expected = padded[:, core.row : core.row_stop + 8, core.col : core.col_stop + 8]
+                assert np.array_equal(found.values.numpy(), expected)
+                assert np.array_equal(found.valid.numpy(), expected[0] > -1)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("block", [1, 3, 16, 50])
+def test_each_pixel_is_read_once(threads: int, block: int) -> None:
+    source, plan = FakeSource(), plan_of(block=block)
+    strips = strips_of(source, plan)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda index: check_strip(strips, plan, index), range(len(plan))))
+    assert (source.reads == 1).all()
+
+
+def test_panels_share_only_their_halo() -> None:
+    source, plan = FakeSource(), plan_of(cols=9, panel=2)
+    strips = strips_of(source, plan)
+    for index in range(len(plan)):
+        check_strip(strips, plan, index)
+    assert source.reads.max() == 2
+    assert (source.reads[:, :14] == 1).all()  # 18 columns of the first panel, less a halo
+    assert (source.reads[:, 14:22] == 2).all()
+
+
+def test_few_steps_are_kept() -> None:
+    source, plan = FakeSource(), plan_of()
+    strips = strips_of(source, plan)
+    for index in range(len(plan)):
+        check_strip(strips, plan, index)
+        assert len(strips._steps) <= 2
+
+
+def test_what_comes_is_told_ahead() -> None:
+    source, plan = FakeSource(), plan_of()
+    strips = strips_of(source, plan, ahead=3)
+    check_strip(strips, plan, 0)
+    assert source.scene.ahead == [plan.step(3), plan.step(4)]
+
+
+def test_a_step_that_fails_is_read_again() -> None:
+    plan = plan_of()
+    edge = plan.step(1).row
+    source = FakeSource(failing={edge})
+    strips = strips_of(source, plan)
+    with pytest.raises(InputError, match=f"rows from {edge} on"):
+        check_strip(strips, plan, 0)
+    check_strip(strips, plan, 0)
+
+
+def test_nobody_waits_for_a_step_that_was_given_up() -> None:
+    """Two steps of one thread's, of which the first fails: who needs the second fails as well."""
+    plan = plan_of()
+    source = FakeSource(failing={plan.step(0).row})
+    strips = strips_of(source, plan)
+    waiting = strips._claim(plan.steps_of(0))
+    assert waiting == [0, 1]
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(check_strip, strips, plan, 1)  # needs steps 1 and 2
+        with pytest.raises(InputError):
+            strips._read(waiting, Clock())
+        with pytest.raises(InputError):
+            other.result(timeout=20)
+    strips._release(plan.steps_of(0))
+    check_strip(strips, plan, 1)
