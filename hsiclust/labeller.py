@@ -74,7 +74,7 @@ class TorchLabeller:
         with torch.inference_mode():
             # Every library's kernels are fastest with the channels of a pixel side by side.
             scores = self.network(values.contiguous(memory_format=torch.channels_last)).float()
-            best = scores[0].argmax(dim=0) + 1
+            best = scores.max(dim=1).indices[0] + 1  # much faster than argmax
             sure = (self.method.confidence(scores)[0] * 100).round().clamp(0, 100)
             classes = best.where(valid, 0).to(torch.uint8)
             confidence = sure.where(valid, UNSURE).to(torch.uint8)

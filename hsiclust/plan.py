@@ -16,7 +16,7 @@ from hsiclust.grid import Window, even_tile_size
 _HEIGHTS = (128, 64, 32, 16)
 _LOW = 2  # of them: the height for scenes that are low themselves
 # A scene is cut into at least so many strips, so that many threads have something to do.
-_STRIPS = 16
+_STRIPS = 8
 # Widest tile: its labels are one chunk of the label store.
 _WIDEST_TILE = 4096
 # Narrowest panel: below, the columns that two panels both read weigh too much.

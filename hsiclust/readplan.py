@@ -76,6 +76,14 @@ class ReadPlan:
         start = panel * self._steps_down - self._at(top)
         return range(start + self._at(read.row), start + self._at(read.row_stop - 1) + 1)
 
+    def users_of(self, step: int) -> range:
+        """Numbers of the strips that need a step."""
+        tiles, window = self.tiles, self.step(step)
+        first = (window.row - tiles.halo - tiles.area.row) // tiles.tile_rows
+        last = (window.row_stop - 1 + tiles.halo - tiles.area.row) // tiles.tile_rows
+        top = step // self._steps_down * tiles.down
+        return range(top + max(first, 0), top + min(last, tiles.down - 1) + 1)
+
     def step(self, number: int) -> Window:
         """What a step reads: rows between two steps' edges, and the columns of its panel."""
         panel, place = divmod(number, self._steps_down)

@@ -14,14 +14,18 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from hsiclust.clock import Clock
 from hsiclust.components import Components, SceneComponents
 from hsiclust.grid import Tile, TileGrid, Window, even_tile_size, pad_reflect
 from hsiclust.readplan import ReadPlan
 from hsiclust.tiles import TileStore
 
-# Steps that are kept although no strip is at work on them: the next strips will ask for them.
-_KEPT = 2
+# Steps that are kept, beside one a thread, although no strip is at work on them: where an earlier
+# run has labelled some strips, nobody comes to use theirs.
+_KEPT = 1
 
 
 class Strip(Protocol):
@@ -50,10 +54,12 @@ class _Step:
 
     Attributes:
         found: Its components, to come.
+        left: Strips that have not yet used it.
         users: Strips that are at work on it.
     """
 
     found: Future[Components]
+    left: int
     users: int = 0
 
 
@@ -94,8 +100,10 @@ class SceneStrips:
         """Use these steps; returns those that nobody has read, which the caller has to."""
         with self._lock:
             mine = [number for number in numbers if number not in self._steps]
+            for number in mine:
+                self._steps[number] = _Step(Future(), len(self.plan.users_of(number)))
             for number in numbers:
-                self._steps.setdefault(number, _Step(Future())).users += 1
+                self._steps[number].users += 1
         return mine
 
     def _read(self, numbers: Sequence[int], clock: Clock) -> None:
@@ -114,14 +122,19 @@ class SceneStrips:
             raise
 
     def _release(self, numbers: Sequence[int]) -> None:
-        """Use these steps no longer, and forget the oldest that nobody uses."""
+        """Use these steps no longer, and forget those that nobody will ask for."""
         with self._lock:
             for number in numbers:
                 self._steps[number].users -= 1
+                self._steps[number].left -= 1
             idle = sorted(number for number, step in self._steps.items() if step.users == 0)
-            # What could not be read is to be tried again.
-            failed = [n for n in idle if self._steps[n].found.exception() is not None]
-            for number in {*failed, *idle[:-_KEPT]}:
+            for number in idle:
+                step = self._steps[number]
+                # What could not be read is to be tried again.
+                if step.left <= 0 or step.found.exception() is not None:
+                    del self._steps[number]
+            kept = [number for number in idle if number in self._steps]
+            for number in kept[: -self.ahead - _KEPT]:
                 del self._steps[number]
 
 
@@ -145,25 +158,24 @@ class SceneStrip:
         return TileGrid(self.scene, tile.core, rows, cols, self.halo)
 
     def read(self, block: Tile) -> Components:
-        """A part of the strip with its halo; the values of a pixel lie side by side."""
+        """A part of the strip with its halo; a view of the step where one step holds it."""
         read = block.read
-        first = self.parts[0][1]
-        depth = len(first.values)
-        values = first.values.new_empty(read.rows, read.cols, depth)
-        valid = first.valid.new_empty(read.rows, read.cols)
+        values, valid = [], []
         for window, found in self.parts:
             top, bottom = max(read.row, window.row), min(read.row_stop, window.row_stop)
-            if top >= bottom:
-                continue
-            cols = slice(read.col - window.col, read.col_stop - window.col)
-            rows = slice(top - window.row, bottom - window.row)
-            here = slice(top - read.row, bottom - read.row)
-            values[here] = found.values[:, rows, cols].permute(1, 2, 0)
-            valid[here] = found.valid[rows, cols]
+            if top < bottom:
+                part = Window(top, read.col, bottom - top, read.cols)
+                rows, cols = part.relative_to(window).slices
+                values.append(found.values[:, rows, cols])
+                valid.append(found.valid[rows, cols])
         return Components(
-            pad_reflect(values.permute(2, 0, 1), block, self.scene),
-            pad_reflect(valid, block, self.scene),
+            pad_reflect(_stacked(values, dim=1), block, self.scene),
+            pad_reflect(_stacked(valid, dim=0), block, self.scene),
         )
+
+
+def _stacked(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 @dataclass(frozen=True)

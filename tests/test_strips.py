@@ -97,6 +97,16 @@ def test_few_steps_are_kept() -> None:
     strips = strips_of(source, plan)
     for index in range(len(plan)):
         check_strip(strips, plan, index)
+        assert len(strips._steps) <= 1
+    assert not strips._steps
+
+
+def test_what_nobody_comes_to_use_is_forgotten() -> None:
+    """Every third strip only: the others were labelled before."""
+    source, plan = FakeSource(), plan_of()
+    strips = strips_of(source, plan)
+    for index in range(0, len(plan), 3):
+        check_strip(strips, plan, index)
         assert len(strips._steps) <= 2
 
 
