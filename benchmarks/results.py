@@ -91,6 +91,16 @@ def mean_and_deviation(values: Sequence[float], digits: int = 3) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
+def median_and_extremes(values: Sequence[float], digits: int = 2) -> str:
+    """Median of a sample, and its least and greatest value behind it; "-" of nothing."""
+    if not values:
+        return "-"
+    median, least, greatest = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return median if len(values) == 1 else f"{median} ({least}–{greatest})"
+
+
 def use_cores(count: int | None) -> None:
     """Keep this process and its children on so many processors; call it before torch loads."""
     if count is None or not hasattr(os, "sched_setaffinity"):
