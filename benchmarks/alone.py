@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.scenes import AXES, Order
 from hsiclust.modelfile import FittedModel, load_model
+from hsiclust.models.sscc import Sscc, SsccConfig
 
 SIDES: Final = (64, 96, 128, 192, 256)
 _STRIP = 16  # rows that are transformed at once where no tile asks for more
@@ -166,3 +168,75 @@ def fastest_model(sample: Sample) -> Way:
 def _fastest(sample: Sample, ways: Sequence[Way]) -> Way:
     ways[0].run(sample)  # libraries choose their kernels in the first pass
     return min(ways, key=lambda way: way.run(sample))
+
+
+class Clock:
+    """When a device computes: spans of time that may overlap, counted once.
+
+    Args:
+        device: "cpu", or a CUDA device, whose own clock is read.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._spans: list[tuple[Any, Any]] = []
+        self._origin = self.now()
+
+    def now(self) -> Any:
+        """A moment: on a GPU the one at which it has done what it was given until now."""
+        if not self._cuda:
+            return perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, begin: Any, end: Any) -> None:
+        """Count what lies between two moments."""
+        self._spans.append((begin, end))
+
+    @property
+    def seconds(self) -> float:
+        """Of all spans."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        total = reached = 0.0
+        for begin, end in sorted((self._since(a), self._since(b)) for a, b in self._spans):
+            total += max(0.0, end - max(begin, reached))
+            reached = max(reached, end)
+        return total
+
+    def _since(self, moment: Any) -> float:
+        """Seconds since the clock was made."""
+        if self._cuda:
+            return float(self._origin.elapsed_time(moment)) / 1000
+        return float(moment - self._origin)
+
+
+class Clocked(nn.Module):
+    """A network under a clock."""
+
+    def __init__(self, network: nn.Module, clock: Clock) -> None:
+        super().__init__()
+        self.network, self.clock = network, clock
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The network's."""
+        begin = self.clock.now()
+        scores: torch.Tensor = self.network(values)
+        self.clock.add(begin, self.clock.now())
+        return scores
+
+
+def fresh_network(settings: SsccConfig, components: int, classes: int) -> nn.Module:
+    """A network as it labels, with random weights: they do not change its speed."""
+    return Sscc(components, classes, replace(settings, partitions=0)).settled()
+
+
+def put_under(clock: Clock) -> None:
+    """Put every SSCC network that this process makes ready from now on under a clock."""
+    plain = Sscc.settled
+
+    def clocked(self: Sscc) -> nn.Module:
+        return Clocked(plain(self), clock)
+
+    Sscc.settled = clocked  # type: ignore[method-assign]

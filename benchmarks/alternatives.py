@@ -46,7 +46,7 @@ class Way:
         writes: The option that names the output; None where nothing is written.
         same_as: The way whose map has to be the same.
         runs: One a round.
-        agreement: Part of the pixels with the same class as that map's; None without such.
+        agreement: Least part of the pixels with the same class as there; None without such.
     """
 
     name: str
@@ -94,7 +94,8 @@ def measure(each: Sequence[Way], rounds: int, folder: Path) -> None:
                 maps[way.name] = dataset.read(1)
             output.unlink()
             if way.same_as is not None:
-                way.agreement = float((maps[way.name] == maps[way.same_as]).mean())
+                same = float((maps[way.name] == maps[way.same_as]).mean())
+                way.agreement = min(same, 1.0 if way.agreement is None else way.agreement)
 
 
 def line(layout: str, way: Way) -> list[str]:

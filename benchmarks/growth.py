@@ -1,12 +1,13 @@
 """Memory and time of labelling as the scene grows.
 
     python -m benchmarks.growth --folder /scratch
-    python -m benchmarks.growth --sizes 256MiB 1GiB --layouts bil
+    python -m benchmarks.growth --sizes 256MiB 1GiB --layouts bil --memory 2GiB
 
 `hsiclust predict` with a default SSCC model labels made scenes of each layout and size; each scene
 is deleted after its run. Peak memory is what the kernel says of the process when it has ended
 (`ru_maxrss`), pages of mapped files included; a sampler splits it into memory of its own
-(`RssAnon`) and mapped files (`RssFile`). The scene was written just before, so it is read from the
+(`RssAnon`) and mapped files (`RssFile`). It is set against what the command promises before it
+reads a pixel (`--dry-run`). The scene was written just before, so it is read from the
 page cache as far as that holds it.
 """
 
@@ -19,30 +20,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.command import facts, hsiclust, make_scene, start, train
+from benchmarks.command import facts, hsiclust, run, start, train
 from benchmarks.make_scene import parse_size
 from benchmarks.results import Section, add_record_option, report, table, use_cores
+from benchmarks.scenes import COLS, LAYOUTS, scene_of
 
-# What `make_scene` is told for each layout, and the suffix of the scene.
-LAYOUTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "bsq": ("--layout", "bsq"),
-    "bil": ("--layout", "bil"),
-    "bip": ("--layout", "bip"),
-    "tif": ("--layout", "tiled-tif"),
-    "deflate": ("--layout", "tiled-tif", "--compress", "deflate"),
-}
-NAMES: Final[Mapping[str, str]] = {
-    "bsq": "ENVI BSQ",
-    "bil": "ENVI BIL",
-    "bip": "ENVI BIP",
-    "tif": "GeoTIFF, tiles of 256, uncompressed",
-    "deflate": "GeoTIFF, tiles of 256, deflate",
-}
+_SIZES: Final = ("0.25GiB", "1GiB", "4GiB", "16GiB")
+_DEFAULT: Final = ("bsq", "bil", "bip", "tif", "deflate")
 _EVERY = 0.02  # seconds between samples of /proc
 
 
@@ -58,6 +47,7 @@ class Run:
         peak: Peak resident memory of the process, MiB.
         own: Peak of its own memory, MiB.
         mapped: Peak of its mapped files, MiB.
+        promised: Peak that the command's plan foresees, MiB.
     """
 
     size: int
@@ -67,6 +57,7 @@ class Run:
     peak: float
     own: float
     mapped: float
+    promised: float
 
 
 class Sampler(threading.Thread):
@@ -97,6 +88,7 @@ def measure(scene: Path, size: int, model: Path, words: Sequence[str]) -> Run:
     """Label a scene and watch."""
     output = scene.with_name("map.tif")
     command = hsiclust("predict", scene, "-m", model, "-o", output, "--json", "--overwrite", *words)
+    promised = run([*command, "--dry-run"])["bytes_peak"] / 2**20
     begin = time.perf_counter()
     process = start(command)
     sampler = Sampler(process.pid)
@@ -110,16 +102,15 @@ def measure(scene: Path, size: int, model: Path, words: Sequence[str]) -> Run:
     done = facts(command, process.returncode, printed, errors)
     peak = usage.ru_maxrss / 1024
     own, mapped = sampler.peaks["RssAnon"], sampler.peaks["RssFile"]
-    return Run(size, done["pixels"], wall, done["seconds"], peak, own, mapped)
+    return Run(size, done["pixels"], wall, done["seconds"], peak, own, mapped, promised)
 
 
 def runs(layout: str, sizes: Sequence[str], model: Path, options: argparse.Namespace) -> list[Run]:
     """The runs of one layout, from the smallest scene to the largest."""
     done = []
-    suffix = layout if layout in ("bsq", "bil", "bip") else "tif"
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         for size in sizes:
-            scene = make_scene(Path(name) / f"scene.{suffix}", size, *LAYOUTS[layout])
+            scene = scene_of(Path(name), layout, size, options.cols)
             done += [_measured(scene, size, model, options) for _ in range(options.repeats)]
             for path in Path(name).iterdir():
                 path.unlink()
@@ -136,17 +127,28 @@ def _measured(scene: Path, size: str, model: Path, options: argparse.Namespace) 
 def line(layout: str, run_: Run, first: float) -> list[str]:
     """A row of the table; `first` is the largest peak of the smallest scene."""
     return [
-        NAMES[layout],
+        LAYOUTS[layout].name,
         f"{run_.size / 2**30:.2f}",
         f"{run_.wall:.1f}",
         f"{run_.labelling:.1f}",
+        f"{1e6 * run_.labelling / run_.pixels:.3f}",
         f"{run_.pixels / run_.labelling / 1e6:.2f}",
         f"{run_.size / run_.labelling / 1e9:.2f}",
         f"{run_.peak:.0f}",
         f"{run_.own:.0f}",
         f"{run_.mapped:.0f}",
         f"{run_.peak / first:.3f}",
+        f"{run_.promised:.0f}",
+        f"{run_.peak / run_.promised:.2f}",
     ]
+
+
+def kept(every: Sequence[Run]) -> str:
+    """Whether the promise was kept, as a sentence."""
+    over = sum(run_.peak > run_.promised for run_ in every)
+    if not over:
+        return f"All {len(every)} runs stayed within that promise."
+    return f"**{over} of {len(every)} runs took more than was promised.**"
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -155,10 +157,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--folder", type=Path, help="for scenes: room for the largest and 1 GB")
-    parser.add_argument("--sizes", nargs="+", default=["1GiB", "8GiB"], help="1GiB 8GiB")
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--sizes", nargs="+", default=list(_SIZES), help=" ".join(_SIZES))
+    parser.add_argument("--cols", type=int, default=COLS, help=f"of a scene, {COLS}")
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(_DEFAULT))
     parser.add_argument("--repeats", type=int, default=2, help="runs of each scene, 2")
-    parser.add_argument("--memory", help="handed on to the command")
+    parser.add_argument("--memory", help="limit handed on to the command, such as 2GiB")
     parser.add_argument("--model", type=Path, help="trained on Indian Pines when not given")
     parser.add_argument("--cores", type=int, help="processors to use, all")
     add_record_option(parser)
@@ -169,23 +172,29 @@ def main(argv: list[str] | None = None) -> None:
     """Make, label and delete every scene and print the table."""
     arguments = parse_arguments(argv)
     use_cores(arguments.cores)
-    rows = []
+    rows, every = [], []
     with tempfile.TemporaryDirectory() as name:
         model = arguments.model or train(Path(name))
         for layout in arguments.layouts:
             done = runs(layout, arguments.sizes, model, arguments)
             first = [run_.peak for run_ in done[: arguments.repeats]]
             rows += [line(layout, run_, max(first)) for run_ in done]
+            every += done
     header = (
-        *("layout", "size, GiB", "command, s", "labelling, s", "Mpixel/s", "GB/s"),
+        *("layout", "size, GiB", "command, s", "labelling, s", "µs a pixel"),
+        *("Mpixel/s", "GB/s"),
         *("peak, MiB", "own, MiB", "mapped files, MiB", "peak over the smallest scene's"),
+        *("promised, MiB", "peak over promised"),
     )
+    limit = f" with --memory {arguments.memory}" if arguments.memory else ""
     body = (
         "The default SSCC model, trained on Indian Pines, on made scenes of 200 bands of 16 bits, "
-        f"2048 pixels wide, each labelled {arguments.repeats} times; rates are those of the "
+        f"{arguments.cols} pixels wide, each labelled {arguments.repeats} times{limit}; times a "
+        "pixel and rates are those of the "
         "labelling, without the start of the program. The peak of a process holds pages of "
-        "mapped files, shared libraries among them; the last column divides it by the largest peak "
-        f"of the smallest scene.\n\n{table(header, rows)}"
+        "mapped files, shared libraries among them; it is divided by the largest peak of the "
+        "smallest scene, and by the peak that the command's own plan promises before it reads a "
+        f"pixel. {kept(every)}\n\n{table(header, rows)}"
     )
     report(Section("growth", "Memory and time as the scene grows", body), arguments.record)
 

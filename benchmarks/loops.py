@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import rasterio
@@ -108,7 +108,7 @@ def chips(options: argparse.Namespace) -> Facts:
     alone = Alone(options.model, 1)
     begin = perf_counter()
     data = _Chips(options.scene, alone.halo)
-    loader = DataLoader(data, _BATCH, num_workers=options.loaders)
+    loader: Any = DataLoader(cast(Any, data), _BATCH, num_workers=options.loaders)
     with rasterio.open(options.scene) as scene, _map_of(scene, options.output) as out:
         sums = _Sums(alone, scene.height, scene.width) if options.accumulate else None
         for batch in loader:

@@ -50,8 +50,8 @@ class Setting:
 
 def label(setting: Setting, scene: Path, model: Path, output: Path) -> None:
     """One run."""
-    words = ("-m", model, "-o", output, "--json", "--overwrite", *setting.words)
-    done = watch(hsiclust("predict", scene, *words))
+    words = ("predict", scene, "-m", model, "-o", output, "--json", "--overwrite")
+    done = watch(hsiclust(*words, *setting.words))
     setting.runs.append(done)
     setting.files.add(hashlib.sha256(output.read_bytes()).hexdigest())
     with rasterio.open(output) as dataset:
