@@ -15,6 +15,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -126,12 +127,13 @@ def body(rows: Sequence[Sequence[str]], options: argparse.Namespace) -> str:
         f"{options.rounds} rounds, the ways in turn, least and greatest in brackets; the scene is "
         "read from the page cache as far as that holds it. Labelling is the time without the start "
         "of the program and, for scikit-learn, without the fit.\n\n"
-        "k-means with 16 clusters: scikit-learn's `MiniBatchKMeans`, learned from the 21 025 "
-        "spectra of Indian Pines, predicts from all 200 bands as float32, tile by tile of the file "
-        f"or in strips of 64 rows; hsiclust's own model, learned from the same scene, takes 20 MNF "
-        "components and smooths them: the maps are not the same. Spectral Python's `kmeans` has no "
-        "way to label a second scene: it clusters an array in memory anew; the table gives one of "
-        f"its iterations, of which it makes up to 20 by default, on {options.rows} rows.\n\n"
+        f"k-means with 16 clusters: `MiniBatchKMeans` of scikit-learn {version('scikit-learn')}, "
+        "learned from the 21 025 spectra of Indian Pines, predicts from all 200 bands as float32, "
+        "tile by tile of the file or in strips of 64 rows; hsiclust's own model, learned from the "
+        "same scene, takes 20 MNF components and smooths them: the maps are not the same. "
+        f"`kmeans` of Spectral Python {version('spectral')} has no way to label a second scene: it "
+        "clusters an array in memory anew; the table gives one of its iterations, of which it "
+        f"makes up to 20 by default, on {options.rows} rows.\n\n"
         "Chips: the network of hsiclust's SSCC model over windows of 256 x 256 pixels that overlap "
         "by its halo, by rasterio and a PyTorch `DataLoader` in batches of 8, as float32, in "
         "torch's own threads; no other package's code, but its way of working.\n\n"
