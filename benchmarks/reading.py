@@ -135,8 +135,6 @@ def subject(path: Path, layout: str, sample: Sample, patience: float) -> Subject
 
 def one_round(subject: Subject, sample: Sample, model: Path, patience: float) -> None:
     """Measure everything once, cold and warm."""
-    output = subject.path.with_name("map.tif")
-    words = ("predict", subject.path, "-m", model, "-o", output, "--json", "--overwrite")
     for state, times in subject.times.items():
         for reader in subject.readers:
             _prepare(subject, state)
@@ -145,14 +143,20 @@ def one_round(subject: Subject, sample: Sample, model: Path, patience: float) ->
         times.network.append(subject.pixels * subject.network.run(sample))
         times.model.append(subject.pixels * subject.model.run(sample))
         _prepare(subject, state)
-        times.predictions.append(measure(hsiclust(*words)))
-        output.unlink()
+        times.predictions.append(predict(subject.path, model))
         print(
             f"{subject.path.name} {state}: reading {times.reading[-1]:.2f} s, network "
             f"{times.network[-1]:.2f} s, model {times.model[-1]:.2f} s, predict "
             f"{times.predict[-1]:.2f} s of {times.predictions[-1].seconds:.2f} s",
             file=sys.stderr,
         )
+
+
+def predict(scene: Path, model: Path) -> Measured:
+    """The command, once; its map is thrown away."""
+    with workplace(None) as folder:
+        words = ("-m", model, "-o", folder / "map.tif", "--json")
+        return measure(hsiclust("predict", scene, *words))
 
 
 def measured(path: Path, layout: str, model: Path, options: argparse.Namespace) -> Subject:
