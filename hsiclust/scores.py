@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from hsiclust.grid import TileGrid, Window
+from hsiclust.information import normalised_information
 
 _WINDOW = 1024  # side of the windows that are compared at once
 _CODES = 2**16  # class numbers are 16 bits
@@ -172,7 +173,7 @@ def score(table: Contingency, names: Mapping[int, str] | None = None) -> Scores:
         pixels=pixels,
         accuracy=float(right.sum() / pixels),
         kappa=_kappa(confusion),
-        nmi=_normalized_mutual_information(table.counts),
+        nmi=normalised_information(table.counts, alone=1.0),  # as scikit-learn has it
         ari=_adjusted_rand_index(table.counts),
         purity=float(table.counts[:, 1:].max(axis=0, initial=0).sum() / pixels),
         unclassified=int(table.counts[:, 0].sum()),
@@ -212,22 +213,6 @@ def _kappa(confusion: NDArray[np.int64]) -> float:
     by_chance = float(shares.sum(axis=1) @ shares[:, :-1].sum(axis=0))
     right = float(np.trace(shares))
     return 1.0 if by_chance >= 1 else (right - by_chance) / (1 - by_chance)
-
-
-def _normalized_mutual_information(counts: NDArray[np.int64]) -> float:
-    """1 where both sides are one group, as scikit-learn has it."""
-    joint = counts / counts.sum()
-    of_class, of_cluster = joint.sum(axis=1), joint.sum(axis=0)
-    entropies = _entropy(of_class) + _entropy(of_cluster)
-    if entropies == 0:
-        return 1.0
-    mutual = entropies - _entropy(joint)
-    return float(np.clip(2 * mutual / entropies, 0, 1))
-
-
-def _entropy(shares: NDArray[np.float64]) -> float:
-    present = shares[shares > 0]
-    return float(-(present * np.log(present)).sum())
 
 
 def _adjusted_rand_index(counts: NDArray[np.int64]) -> float:
