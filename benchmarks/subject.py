@@ -132,6 +132,7 @@ def teach(subject: Subject, model: Path) -> tuple[Labels, float]:
 
     from hsiclust.components import SceneComponents
     from hsiclust.modelfile import load_model
+    from hsiclust.models.base import trimmed
     from hsiclust.models.consensus import HALO
     from hsiclust.models.sscc import Sscc
 
@@ -146,7 +147,7 @@ def teach(subject: Subject, model: Path) -> tuple[Labels, float]:
     components = source.read(whole)
     with torch.inference_mode():
         classes = fitted.method.teacher.teach(components.values).classes + 1
-    valid = components.valid[HALO:-HALO, HALO:-HALO]
+    valid = trimmed(components.valid, HALO)
     labels: Labels = classes.where(valid, 0).to(torch.uint8).numpy()
     return labels, watch.seconds
 

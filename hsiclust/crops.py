@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hsiclust.errors import InputError
-from hsiclust.models.base import Batch, CropShape, Lesson, Method
+from hsiclust.models.base import Batch, CropShape, Lesson, Method, trimmed
 from hsiclust.tiles import TileStore
 from hsiclust.truth import Mask
 
@@ -54,10 +54,8 @@ class TileStack:
 
     def tile(self, number: int, context: int) -> Batch:
         """One tile with `context` pixels around its core."""
-        edge = self.halo - context
-        rows, cols = (length - edge for length in self.values.shape[2:])
-        values = self.values[number : number + 1, :, edge:rows, edge:cols].to(torch.float32)
-        return Batch(values, self.fit[number : number + 1])
+        values = trimmed(self.values[number : number + 1], self.halo - context)
+        return Batch(values.to(torch.float32), self.fit[number : number + 1])
 
     def taught(self, method: Method) -> TileStack:
         """The same tiles with what the method's teacher says of them."""

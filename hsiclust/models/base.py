@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 LARGEST_CLASSES = 255  # labels are bytes, and 0 is "unclassified"
+
+
+def trimmed(values: Tensor, edge: int) -> Tensor:
+    """The last two axes without `edge` pixels on each side."""
+    rows, cols = (length - edge for length in values.shape[-2:])
+    return values[..., edge:rows, edge:cols]
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,15 @@ class Batch:
     values: Tensor
     fit: Tensor
     lesson: Lesson | None = None
+
+    @property
+    def context(self) -> int:
+        """Pixels that `values` hold around `fit`, on each side."""
+        return (self.values.shape[2] - self.fit.shape[1]) // 2
+
+    def within(self, context: int) -> Batch:
+        """The same with only so many pixels around `fit`."""
+        return replace(self, values=trimmed(self.values, self.context - context))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from hsiclust.models.base import trimmed
+
 _PATCH = 11
 # Patches that the patch-wise encoder takes at once: bounds its memory, 0.7 MB a patch.
 _PATCHES_AT_ONCE = 512
@@ -52,9 +54,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """`(N, width, H, W)` to `(N, width, H - 2 dilation, W - 2 dilation)`."""
-        edge = self.dilation
-        skip = values[..., edge:-edge, edge:-edge]
-        return functional.relu(skip + self.conv(values))
+        return functional.relu(trimmed(values, self.dilation) + self.conv(values))
 
 
 class DenseEncoder(nn.Module):

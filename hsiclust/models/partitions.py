@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hsiclust.models.base import trimmed
 from hsiclust.models.kmeans import lloyd
 
 Family = Literal["mixture", "centres"]
@@ -73,6 +74,11 @@ class Gaussians:
         """The best Gaussian of each pixel: `(M, d)` to `(M,)`."""
         rows = max(1, _AT_ONCE // self.whiten[..., 0].numel())
         return torch.cat([self.scores(part).argmax(dim=1) for part in pixels.split(rows)])
+
+    def labels(self, values: Tensor) -> Tensor:
+        """The best Gaussian of each pixel of a tile: `(C, H, W)`, d of them seen, to `(H, W)`."""
+        depth = self.means.shape[1]
+        return self(values[:depth].flatten(1).T).view(values.shape[1:])
 
     def scores(self, pixels: Tensor) -> Tensor:
         """Log density but for a constant: `(M, d)` to `(M, k)`."""
@@ -231,8 +237,7 @@ def window_medians(values: Tensor, window: int, trim: int) -> Tensor:
     Returns:
         `(C, H - 2 trim, W - 2 trim)`.
     """
-    edge = trim - window // 2
-    inner = values[:, edge : values.shape[1] - edge, edge : values.shape[2] - edge]
+    inner = trimmed(values, trim - window // 2)
     if window == 1:
         return inner
     squares = inner.unfold(1, window, 1).unfold(2, window, 1)
