@@ -17,7 +17,8 @@ from hsiclust.grid import PixelGrid, Window
 from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.base import LARGEST_CLASSES, Method
 from hsiclust.models.kmeans import LARGEST_SMOOTHING, KMeans
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 from hsiclust.palette import Classes
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene

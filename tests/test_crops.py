@@ -4,7 +4,8 @@ import torch
 from hsiclust.crops import TileStack, TrainingPixels
 from hsiclust.models.base import Batch, CropShape
 from hsiclust.models.kmeans import KMeans
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 
 COLS = 40  # of a tile with its halo
 

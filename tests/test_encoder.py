@@ -11,7 +11,8 @@ from hsiclust.models.encoder import (
     count_multiply_adds,
     fold_norms,
 )
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 
 
 def used(network: nn.Module) -> nn.Module:

@@ -13,7 +13,8 @@ from hsiclust.bands import Bands
 from hsiclust.errors import ModelError
 from hsiclust.modelfile import FittedModel, load_model, save_model
 from hsiclust.models.kmeans import KMeans
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 from hsiclust.palette import Classes
 from hsiclust.spectra import fit_transform
 

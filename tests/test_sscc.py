@@ -10,7 +10,8 @@ from hsiclust.errors import ModelError
 from hsiclust.models.base import Batch, Lesson, Progress
 from hsiclust.models.consensus import HALO
 from hsiclust.models.losses import BarlowTwins, NTXent
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 
 SMALL = replace(
     SsccConfig.contrast_only(), width=8, hidden=16, crops=4, outputs=8, displacement=2, rate=3e-3

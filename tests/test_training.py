@@ -27,7 +27,8 @@ from hsiclust.modelfile import load_model
 from hsiclust.models.base import Batch, Learned, Progress
 from hsiclust.models.consensus import Teacher
 from hsiclust.models.kmeans import KMeans
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 from hsiclust.prediction_plan import PredictOptions
 from hsiclust.recipe import TrainOptions, initial_model
 from hsiclust.staging import TileShape

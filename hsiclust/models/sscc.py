@@ -17,18 +17,17 @@ outputs p and q, and M pixels:
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hsiclust.errors import ModelError
-from hsiclust.models.base import Batch, CropShape, Learned, Lesson, Method, Progress
+from hsiclust.models.base import Batch, CropShape, Learned, Lesson, Method, Progress, trimmed
 from hsiclust.models.consensus import HALO, Teacher
 from hsiclust.models.encoder import (
     DenseEncoder,
@@ -38,148 +37,9 @@ from hsiclust.models.encoder import (
     fold_norms,
 )
 from hsiclust.models.losses import BarlowTwins, NTXent
-from hsiclust.models.views import ViewPool, draw_view, pair_outputs
-
-
-@dataclass(frozen=True)
-class SsccConfig:
-    """Settings of SSCC.
-
-    Attributes:
-        encoder: "dense", or "original": the paper's patch-wise network.
-        partitions: Base partitions of the consensus teacher; 0 trains without a teacher.
-        width: Channels of the dense encoder.
-        hidden: Channels of the head's hidden layer; 0 for none.
-        crops: Crops in a batch.
-        outputs: Side of the square of pixels that a crop yields.
-        instance_weight: Weight of the NT-Xent term.
-        instance_pixels: Pixels of a batch that enter the NT-Xent term, which is quadratic.
-        cluster_weight: Weight of the Barlow Twins term.
-        temperature: Of the NT-Xent term.
-        off_diagonal: Of the Barlow Twins term.
-        optimiser: "adamw" on a one-cycle schedule, or the paper's "adam" in steps of 20 epochs.
-        rate: Largest learning rate.
-        decay: Weight decay.
-        steps: Steps of a training.
-        epochs: Passes over the pixels instead; 0 for none.
-        smallest_area: See `ViewPool`; so are those that follow.
-        displacement: Pixels.
-        probability: Of a spectral change.
-        masked_pixels: Part of the pixels.
-        masked_bands: Part of the components.
-        noise: In deviations.
-        gain: In parts.
-        drift: In deviations.
-        turns: Every way, or left for right only.
-    """
-
-    encoder: Literal["dense", "original"] = "dense"
-    partitions: int = 32
-    width: int = 48
-    hidden: int = 0
-    crops: int = 4
-    outputs: int = 32
-    instance_weight: float = 0.05
-    instance_pixels: int = 512
-    cluster_weight: float = 0.0025
-    temperature: float = 0.5
-    off_diagonal: float = 0.005
-    optimiser: Literal["adamw", "adam"] = "adamw"
-    rate: float = 2e-3
-    decay: float = 1e-3
-    steps: int = 250
-    epochs: float = 0.0
-    smallest_area: float = 1.0
-    displacement: int = 0
-    probability: float = 0.5
-    masked_pixels: float = 0.1
-    masked_bands: float = 0.1
-    noise: float = 0.2
-    gain: float = 0.1
-    drift: float = 0.4
-    turns: bool = True
-
-    def __post_init__(self) -> None:
-        if self.encoder not in ("dense", "original"):
-            raise ModelError(f"encoder {self.encoder!r} is unknown: dense or original")
-        if self.optimiser not in ("adamw", "adam"):
-            raise ModelError(f"optimiser {self.optimiser!r} is unknown: adamw or adam")
-        for field in ("width", "crops", "outputs", "instance_pixels", "steps"):
-            if not 1 <= getattr(self, field) <= 1_000_000:
-                raise ModelError(f"{field} is {getattr(self, field)}, not a count")
-        if self.width > 4096 or not 0 <= self.hidden <= 4096:
-            raise ModelError(f"a network {self.width} or {self.hidden} channels wide is refused")
-        if not 0 <= self.partitions <= 256:
-            raise ModelError(f"{self.partitions} base partitions are not within 0..256")
-        if self.partitions and (self.displacement or self.smallest_area != 1):
-            raise ModelError("a teacher's views show the pixels that it labels: not displaced")
-
-    @classmethod
-    def contrast_only(cls) -> SsccConfig:
-        """No teacher: the dense network learns from the twin contrast alone."""
-        return cls(
-            partitions=0,
-            hidden=512,
-            crops=8,
-            instance_weight=20.0,
-            instance_pixels=1024,
-            cluster_weight=1.0,
-            rate=1e-3,
-            steps=400,
-            displacement=4,
-            masked_pixels=0.5,
-            masked_bands=0.5,
-            noise=0.0,
-            gain=0.0,
-            drift=0.0,
-        )
-
-    @classmethod
-    def paper(cls) -> SsccConfig:
-        """The paper's objective, encoder and schedule, one patch a pixel.
-
-        Values of the authors' published code: batches of 512 patches, 200 epochs of Adam.
-        """
-        return cls(
-            encoder="original",
-            partitions=0,
-            hidden=512,
-            crops=512,
-            outputs=1,
-            instance_weight=5e-5,
-            cluster_weight=1.0,
-            optimiser="adam",
-            rate=2e-4,
-            decay=5e-3,
-            epochs=200.0,
-            smallest_area=0.08,
-            masked_pixels=0.5,
-            masked_bands=0.5,
-            noise=0.0,
-            gain=0.0,
-            drift=0.0,
-            turns=False,
-        )
-
-    @property
-    def contrasts(self) -> bool:
-        """Whether the twin contrast takes part."""
-        return self.instance_weight > 0 or self.cluster_weight > 0
-
-    @property
-    def pool(self) -> ViewPool:
-        """The augmentation pool."""
-        return ViewPool(
-            self.smallest_area,
-            self.displacement,
-            self.probability,
-            self.masked_pixels,
-            self.masked_bands,
-            self.noise,
-            self.gain,
-            self.drift,
-            self.turns,
-        )
+from hsiclust.models.schedule import learning_rate, online_steps
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.views import draw_view, pair_outputs
 
 
 class Sscc(Method):
@@ -241,7 +101,7 @@ class Sscc(Method):
     @property
     def online_steps(self) -> int:
         """Fewer: every further step on new ground costs some of what was known of the old."""
-        return max(1, round(_ONLINE_STEPS * self.settings.steps))
+        return online_steps(self.settings)
 
     @property
     def default_epochs(self) -> float | None:
@@ -271,13 +131,13 @@ class Sscc(Method):
     def study(self, tiles: Sequence[Batch], warm: bool, generator: torch.Generator) -> None:
         """Fit the teacher; a fitted one teaches on."""
         if self.teacher is not None and not (warm and self.teacher.found):
-            self.teacher.study([_cut(tile, HALO) for tile in tiles], generator)
+            self.teacher.study(tiles, generator)
 
     def teach(self, values: Tensor) -> Lesson | None:
         """What the teacher says."""
         if self.teacher is None:
             return None
-        return self.teacher.teach(_trim(values, self.crop_shape.context - HALO))
+        return self.teacher.teach(trimmed(values, self.crop_shape.context - HALO))
 
     def check(self) -> None:
         """The teacher's."""
@@ -292,7 +152,7 @@ class Sscc(Method):
         """One optimiser step on two views of a batch of crops."""
         self.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = _rate(self.settings, progress)
+            group["lr"] = learning_rate(self.settings, progress)
         first, second = self._paired_logits(batch, generator)
         loss = self.objective(first, second, batch, generator)
         self.optimiser.zero_grad(set_to_none=True)
@@ -377,38 +237,3 @@ def _head(features: int, hidden: int, classes: int) -> nn.Sequential:
     if hidden == 0:
         return nn.Sequential(nn.Conv2d(features, classes, 1))
     return nn.Sequential(nn.Conv2d(features, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, classes, 1))
-
-
-def _cut(tile: Batch, context: int) -> Batch:
-    """A tile with less context."""
-    edge = (tile.values.shape[2] - tile.fit.shape[1]) // 2 - context
-    return Batch(_trim(tile.values, edge), tile.fit)
-
-
-def _trim(values: Tensor, edge: int) -> Tensor:
-    """The last two axes without `edge` pixels on each side."""
-    rows, cols = (length - edge for length in values.shape[-2:])
-    return values[..., edge:rows, edge:cols]
-
-
-# One-cycle schedule (Smith 2018): up over the first part, then a cosine down to nearly nothing.
-_WARM_UP = 0.3
-_START = 1 / 25
-# A fitted model goes on at a constant, gentle rate: a full cycle would forget its clusters.
-_ONLINE = 0.1
-_ONLINE_STEPS = 0.4
-# The paper's schedule: a tenth after every so many epochs.
-_DROP_EPOCHS = 20
-
-
-def _rate(settings: SsccConfig, progress: Progress) -> float:
-    largest = settings.rate
-    if progress.warm:
-        return _ONLINE * largest
-    if settings.optimiser == "adam":
-        return float(largest * 0.1 ** (progress.epoch // _DROP_EPOCHS))
-    done = progress.step / max(progress.steps - 1, 1)
-    if done < _WARM_UP:
-        part = 0.5 - 0.5 * math.cos(math.pi * done / _WARM_UP)
-        return largest * (_START + (1 - _START) * part)
-    return largest * (0.5 + 0.5 * math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
