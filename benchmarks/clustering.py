@@ -33,7 +33,16 @@ from benchmarks.results import (
     use_cores,
 )
 from benchmarks.rivals import RIVALS, Rival, read
-from benchmarks.subject import LabelMap, Subject, Watch, label, learn, teach
+from benchmarks.subject import (
+    LabelMap,
+    Subject,
+    Watch,
+    add_subject_options,
+    add_training_options,
+    label,
+    learn,
+    teach,
+)
 from hsiclust.process import keep_freed_memory, prepare_process
 
 if TYPE_CHECKING:
@@ -182,13 +191,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    carried = Subject()
-    parser.add_argument("--scene", type=Path, default=carried.scene, help="carried Indian Pines")
-    parser.add_argument("--truth", type=Path, default=carried.truth, help="raster or vectors")
-    parser.add_argument("--field", help="vectors: field of the class")
-    parser.add_argument("--classes", type=int, default=16, help="number of clusters, 16")
-    parser.add_argument("--title", default="Indian Pines (carried)", help="name of the scene")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    add_subject_options(parser)
+    add_training_options(parser, seeds=(0, 1, 2, 3, 4))
     parser.add_argument(
         "--only",
         nargs="+",
@@ -200,7 +204,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--paper", action="store_true", help="also the paper's recipe: some minutes an epoch"
     )
     parser.add_argument("--paper-epochs", type=float, default=8.0, help="of 200, 8")
-    parser.add_argument("--cores", type=int, default=2, help="processors to use, 2")
     add_record_option(parser)
     return parser.parse_args(argv)
 
@@ -216,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = [case for case in cases(arguments.classes, epochs) if case.matches(arguments.only)]
     if not chosen:
         sys.exit(f"no line holds any of: {', '.join(arguments.only)}")
-    whole = Subject(arguments.scene, arguments.truth, arguments.field)
+    whole = Subject.of(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

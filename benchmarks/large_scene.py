@@ -40,6 +40,7 @@ from benchmarks.make_scene import (
     write_truth,
 )
 from benchmarks.results import Section, add_record_option, cores, report, table, use_cores
+from benchmarks.subject import add_steps_option, add_training_options
 
 _STAGES = ("transform", "staging", "teacher", "steps", "order")
 # Illumination: relative strength, rows and columns of a period, phase of each wave.
@@ -229,10 +230,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=0.01, help="parts of a band's mean, 0.01")
     parser.add_argument("--light", type=float, default=0.0, help="slow illumination; 1: 12 %%")
     parser.add_argument("--source", type=Path, default=SOURCE, help="the carried Indian Pines")
-    parser.add_argument("--classes", type=int, default=16, help="number of clusters, 16")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings, 0")
-    parser.add_argument("--steps", type=int, help="of a training; the method's own")
-    parser.add_argument("--cores", type=int, default=2, help="processors to use, 2")
+    add_training_options(parser, seeds=(0,))
+    add_steps_option(parser)
     add_record_option(parser)
     return parser.parse_args(argv)
 

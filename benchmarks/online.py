@@ -30,7 +30,15 @@ from benchmarks.results import (
     table,
     use_cores,
 )
-from benchmarks.subject import Labels, Subject, label, learn
+from benchmarks.subject import (
+    Labels,
+    Subject,
+    add_steps_option,
+    add_subject_options,
+    add_training_options,
+    label,
+    learn,
+)
 from hsiclust.process import keep_freed_memory, prepare_process
 from hsiclust.scores import Scores
 
@@ -112,15 +120,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    carried = Subject()
-    parser.add_argument("--scene", type=Path, default=carried.scene, help="carried Indian Pines")
-    parser.add_argument("--truth", type=Path, default=carried.truth, help="raster or vectors")
-    parser.add_argument("--field", help="vectors: field of the class")
-    parser.add_argument("--classes", type=int, default=16, help="number of clusters, 16")
-    parser.add_argument("--title", default="Indian Pines (carried)", help="name of the scene")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, help="of each training; the method's own")
-    parser.add_argument("--cores", type=int, default=2, help="processors to use, 2")
+    add_subject_options(parser)
+    add_training_options(parser, seeds=(0, 1, 2, 3, 4))
+    add_steps_option(parser)
     add_record_option(parser)
     return parser.parse_args(argv)
 
@@ -132,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     prepare_process()
     keep_freed_memory()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
-    subject = Subject(arguments.scene, arguments.truth, arguments.field)
+    subject = Subject.of(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         halves = subject.halves(folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
@@ -41,6 +42,11 @@ class Subject:
     scene: Path = SOURCE
     truth: Path = _TRUTH
     field: str | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Subject:
+        """The one that `add_subject_options` asked for."""
+        return cls(arguments.scene, arguments.truth, arguments.field)
 
     def score(self, labels: Labels) -> Scores:
         """Scores of class numbers, `(row, col)`, on the labelled pixels of the whole scene."""
@@ -83,6 +89,30 @@ class Subject:
 
     def _truth(self, grid: PixelGrid) -> Truth:
         return open_truth(self.truth, grid, field=self.field)
+
+
+def add_subject_options(parser: argparse.ArgumentParser) -> None:
+    """Which scene, and its truth."""
+    carried = Subject()
+    parser.add_argument("--scene", type=Path, default=carried.scene, help="carried Indian Pines")
+    parser.add_argument("--truth", type=Path, default=carried.truth, help="raster or vectors")
+    parser.add_argument("--field", help="vectors: field of the class")
+    parser.add_argument("--title", default="Indian Pines (carried)", help="name of the scene")
+
+
+def add_training_options(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
+    """How many clusters, which seeds and how many processors a benchmark takes."""
+    usual = " ".join(map(str, seeds))
+    parser.add_argument("--classes", type=int, default=16, help="number of clusters, 16")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(seeds), help=f"of the trainings, {usual}"
+    )
+    parser.add_argument("--cores", type=int, default=2, help="processors to use, 2")
+
+
+def add_steps_option(parser: argparse.ArgumentParser) -> None:
+    """How long a benchmark trains."""
+    parser.add_argument("--steps", type=int, help="of each training; the method's own")
 
 
 @dataclass(frozen=True)
