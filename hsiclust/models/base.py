@@ -18,8 +18,7 @@ LARGEST_CLASSES = 255  # labels are bytes, and 0 is "unclassified"
 
 def trimmed(values: Tensor, edge: int) -> Tensor:
     """The last two axes without `edge` pixels on each side."""
-    rows, cols = (length - edge for length in values.shape[-2:])
-    return values[..., edge:rows, edge:cols]
+    return values if edge == 0 else values[..., edge:-edge, edge:-edge]
 
 
 @dataclass(frozen=True)
