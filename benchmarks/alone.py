@@ -21,7 +21,8 @@ from torch import nn
 
 from benchmarks.scenes import AXES, Order
 from hsiclust.modelfile import FittedModel, load_model
-from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
 
 SIDES: Final = (64, 96, 128, 192, 256)
 _STRIP = 16  # rows that are transformed at once where no tile asks for more

@@ -112,7 +112,7 @@ class Labelling:
 def encoders(device: torch.device) -> list[Encoder]:
     """The networks; the patch-wise one gets smaller tiles, which take it long enough."""
     from benchmarks.alone import fresh_network
-    from hsiclust.models.sscc import SsccConfig
+    from hsiclust.models.settings import SsccConfig
 
     def encoder(name: str, settings: SsccConfig, components: int, edge: int, side: int) -> Encoder:
         return Encoder(name, fresh_network(settings, components, _CLASSES), components, edge, side)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hsiclust.bands import Bands, match_bands
 from hsiclust.clock import Clock
 from hsiclust.grid import PixelGrid, Tile, Window, pad_reflect
+from hsiclust.models.base import trimmed
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 
@@ -33,8 +34,11 @@ class Components:
 
     def trimmed(self, edge: int) -> Components:
         """The same without `edge` pixels on each side."""
-        rows, cols = (length - edge for length in self.valid.shape)
-        return Components(self.values[:, edge:rows, edge:cols], self.valid[edge:rows, edge:cols])
+        return Components(trimmed(self.values, edge), trimmed(self.valid, edge))
+
+    def below(self, row: int) -> Components:
+        """The same from this row on, in the same memory."""
+        return Components(self.values[:, row:], self.valid[row:])
 
 
 class Preparation(Protocol):
@@ -45,7 +49,9 @@ class Preparation(Protocol):
         """Values of a pixel that are kept."""
         ...
 
-    def apply(self, block: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def apply(
+        self, block: torch.Tensor, valid: torch.Tensor, into: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """`(B, row, col)` and `(row, col)` to `(C, row, col)`, float32."""
         ...
 
@@ -94,28 +100,46 @@ class SceneComponents:
         Raises:
             InputError: The scene cannot be read there.
         """
-        found = self.window(tile.read, Clock())
+        found = self.window(tile.read)
         scene = self.grid.window
         return Components(
             pad_reflect(found.values, tile, scene), pad_reflect(found.valid, tile, scene)
         )
 
-    def window(self, window: Window, clock: Clock) -> Components:
-        """Read a window and transform it, piece by piece: it never lies in memory as bands.
+    def window(self, window: Window) -> Components:
+        """Read a window and transform it.
 
         Raises:
             InputError: The scene cannot be read there.
         """
-        shape = (window.rows, window.cols)
-        values = torch.empty(self.transform.components, *shape, device=self.device)
-        valid = torch.empty(shape, dtype=torch.bool, device=self.device)
+        found = self.room(window.rows, window.cols)
+        self.fill(found, window, Clock())
+        return found
+
+    def room(self, rows: int, cols: int) -> Components:
+        """Memory for components on the device; what it holds is anything."""
+        return Components(
+            torch.empty(self.transform.components, rows, cols, device=self.device),
+            torch.empty(rows, cols, dtype=torch.bool, device=self.device),
+        )
+
+    def fill(self, room: Components, window: Window, clock: Clock) -> None:
+        """Read a window and transform it, piece by piece: it never lies in memory as bands.
+
+        Args:
+            room: Where the components go, of the window's shape.
+            window: What is read.
+            clock: Counts the time.
+
+        Raises:
+            InputError: The scene cannot be read there.
+        """
         for piece in clock.reading_each(self.scene.pieces(window, self.bands)):
             with clock.during("computing"):
-                here = piece.window.relative_to(window).slices
-                block = self._moved(piece.values)
-                valid[here] = self._moved(self.scene.valid(piece.values))
-                values[:, here[0], here[1]] = self.transform.apply(block, valid[here])
-        return Components(values, valid)
+                rows, cols = piece.window.relative_to(window).slices
+                valid = self._moved(self.scene.valid(piece.values))
+                room.valid[rows, cols] = valid
+                self.transform.apply(self._moved(piece.values), valid, room.values[:, rows, cols])
 
     def _moved(self, array: NDArray[np.generic]) -> torch.Tensor:
         """An array on the device; from pinned memory, which is copied without the processor."""

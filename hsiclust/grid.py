@@ -311,10 +311,14 @@ def pad_reflect(block: _Block, tile: Tile, scene: Window) -> _Block:
     Returns:
         `(..., core rows + 2 halo, core cols + 2 halo)`; `block` itself when nothing is missing.
     """
-    if not tile.pad:
-        return block
-    top, left = tile.read.row - scene.row, tile.read.col - scene.col
-    rows = reflect_indices(top - tile.pad.top, top + tile.read.rows + tile.pad.bottom, scene.rows)
-    cols = reflect_indices(left - tile.pad.left, left + tile.read.cols + tile.pad.right, scene.cols)
-    padded: _Block = block[..., (rows - top)[:, None], cols - left]
+    pad, read = tile.pad, tile.read
+    padded: _Block = block
+    if pad.top or pad.bottom:
+        top = read.row - scene.row
+        rows = reflect_indices(top - pad.top, top + read.rows + pad.bottom, scene.rows)
+        padded = padded[..., rows - top, :]
+    if pad.left or pad.right:
+        left = read.col - scene.col
+        cols = reflect_indices(left - pad.left, left + read.cols + pad.right, scene.cols)
+        padded = padded[..., cols - left]
     return padded

@@ -59,8 +59,8 @@ class Load:
     cache: int = 0
 
     def step_bytes(self, rows: int, cols: int) -> int:
-        """Bytes of a step that was read: its components, and who is valid."""
-        return rows * (cols + 2 * self.halo) * (self.components * _FLOAT + 1)
+        """Bytes of a step that was read and of the room above: components, and who is valid."""
+        return (rows + 2 * self.halo) * (cols + 2 * self.halo) * (self.components * _FLOAT + 1)
 
     def strip_bytes(self, rows: int, cols: int) -> int:
         """Bytes of a strip at work, beside its steps."""

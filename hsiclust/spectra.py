@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,6 +33,9 @@ _KEPT_DIFFERENCES = 0.7
 _NOISE_RIDGE = 1e-3
 # A band whose deviation is below this part of its magnitude is constant but for rounding.
 _CONSTANT_BAND = 1e-9
+# Values that are converted and projected at once: as float32 they take half a second-level cache.
+_PART_VALUES = 2**17
+_NARROWEST_PART = 64
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
 
@@ -115,12 +119,15 @@ class SpectralTransform:
             for name in ("mean", "scale", "matrix", "weights")
         )
 
-    def apply(self, block: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def apply(
+        self, block: torch.Tensor, valid: torch.Tensor, into: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Components of a block; invalid pixels get the mean spectrum, which is zero.
 
         Args:
             block: `(B, row, col)`, the transform's own bands, any real type.
             valid: `(row, col)`, bool.
+            into: `(C, row, col)`, float32; where the components go, new memory when None.
 
         Returns:
             `(C, row, col)`, float32, on the device of `block`.
@@ -130,21 +137,25 @@ class SpectralTransform:
         mean = torch.as_tensor(self.mean, dtype=torch.float32, device=block.device)[:, None]
         projection = torch.as_tensor(self.projection, dtype=torch.float32, device=block.device)
         bands, rows, cols = block.shape
-        components = torch.empty(len(projection), rows, cols, device=block.device)
+        shape = (len(projection), rows, cols)
+        components = torch.empty(shape, device=block.device) if into is None else into
         if block.device.type != "cpu":
             centred = block.reshape(bands, -1).to(torch.float32, copy=True).sub_(mean)
             centred.masked_fill_(~valid.reshape(-1), 0.0)
-            torch.mm(projection, centred, out=components.view(-1, rows * cols))
+            components.copy_(torch.mm(projection, centred).view(-1, rows, cols))
             return components
-        # Row by row the float32 copy stays in the processor's cache; and a row's components do
-        # not depend, to the last bit, on the rows that happened to be read with it.
-        centred = torch.empty_like(block[:, 0], dtype=torch.float32)
+        # Part of a row by part the float32 copy stays in the processor's cache; and components do
+        # not depend, to the last bit, on the rows that happened to be read with theirs.
+        width = max(_NARROWEST_PART, _PART_VALUES // bands)
+        room = torch.empty_like(block[:, 0, :width], dtype=torch.float32)
         whole = bool(valid.all())
-        for row in range(rows):
-            centred.copy_(block[:, row]).sub_(mean)
+        for row, left in product(range(rows), range(0, cols, width)):
+            part = np.s_[..., row, left : left + width]
+            centred = room[:, : min(width, cols - left)]
+            centred.copy_(block[part]).sub_(mean)
             if not whole:
-                centred.masked_fill_(~valid[row], 0.0)
-            torch.mm(projection, centred, out=components[:, row])
+                centred.masked_fill_(~valid[part], 0.0)
+            torch.mm(projection, centred, out=components[part])
         return components
 
 

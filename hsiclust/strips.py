@@ -28,6 +28,9 @@ from hsiclust.tiles import TileStore
 _KEPT = 1
 
 
+_Part = tuple[Window, Components]
+
+
 class Strip(Protocol):
     """A row of tiles, read."""
 
@@ -77,7 +80,10 @@ class SceneStrips:
         self.source = source
         self.plan = plan
         self.ahead = ahead
+        # Above each step there is room for what the strip below its first row needs of the last.
+        self._head = 2 * plan.tiles.halo
         self._steps: dict[int, _Step] = {}
+        self._rooms: list[Components] = []
         self._lock = threading.Lock()
 
     @contextmanager
@@ -91,10 +97,28 @@ class SceneStrips:
         mine = self._claim(numbers)
         try:
             self._read(mine, clock)
+            top = self.plan.tiles[self.plan.tiles_of(strip)[0]].read.row
             parts = [(self.plan.step(n), self._steps[n].found.result()) for n in numbers]
+            with clock.during("computing"):
+                parts = self._joined(parts, top)
             yield SceneStrip(parts, self.source.grid.window, self.plan.tiles.halo)
         finally:
             self._release(numbers)
+
+    def _joined(self, parts: list[_Part], top: int) -> list[_Part]:
+        """Steps without the room above them; two of them as one, where that room is enough.
+
+        Then blocks are views, and no block has to be put together from two steps.
+        """
+        (window, lower), head = parts[-1], self._head
+        above = window.row - top
+        if len(parts) == 2 and above <= min(head, parts[0][0].rows):
+            upper = parts[0][1]
+            lower.values[:, head - above : head] = upper.values[:, -above:]
+            lower.valid[head - above : head] = upper.valid[-above:]
+            whole = Window(top, window.col, above + window.rows, window.cols)
+            return [(whole, lower.below(head - above))]
+        return [(window, found.below(head)) for window, found in parts]
 
     def _claim(self, numbers: Sequence[int]) -> list[int]:
         """Use these steps; returns those that nobody has read, which the caller has to."""
@@ -113,7 +137,9 @@ class SceneStrips:
                 # The system reads on while this step is worked on.
                 if number + self.ahead < self.plan.count:
                     self.source.scene.prefetch(self.plan.step(number + self.ahead))
-                found = self.source.window(self.plan.step(number), clock)
+                step = self.plan.step(number)
+                found = self._room(self._head + step.rows, step.cols)
+                self.source.fill(found.below(self._head), step, clock)
                 self._steps[number].found.set_result(found)
         except BaseException as error:
             for number in numbers:
@@ -132,10 +158,24 @@ class SceneStrips:
                 step = self._steps[number]
                 # What could not be read is to be tried again.
                 if step.left <= 0 or step.found.exception() is not None:
-                    del self._steps[number]
+                    self._forget(number)
             kept = [number for number in idle if number in self._steps]
             for number in kept[: -self.ahead - _KEPT]:
-                del self._steps[number]
+                self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        found = self._steps.pop(number).found
+        if found.exception() is None:
+            self._rooms.append(found.result())
+
+    def _room(self, rows: int, cols: int) -> Components:
+        """Memory of a step that is forgotten, or new: the system gives it page by page."""
+        with self._lock:
+            for place, room in enumerate(self._rooms):
+                if room.valid.shape == (rows, cols):
+                    return self._rooms.pop(place)
+            self._rooms.clear()  # of another shape, at the edges of a scene or panel
+        return self.source.room(rows, cols)
 
 
 @dataclass(frozen=True)
@@ -148,7 +188,7 @@ class SceneStrip:
         halo: Pixels around a block.
     """
 
-    parts: Sequence[tuple[Window, Components]]
+    parts: Sequence[_Part]
     scene: Window
     halo: int
 

@@ -48,7 +48,7 @@ def test_strips_are_whole_blocks() -> None:
 
 
 def test_low_scenes_are_cut_into_low_strips() -> None:
-    assert plan_run(Window(0, 0, 1100, 800), LOAD, FOUR, 8 * GIB, None).tile_rows == 64
+    assert plan_run(Window(0, 0, 600, 800), LOAD, FOUR, 8 * GIB, None).tile_rows == 64
     assert plan_run(Window(0, 0, 145, 145), LOAD, FOUR, 8 * GIB, None).tile_rows == 32
 
 
@@ -105,7 +105,7 @@ def test_tiles_are_no_larger_than_the_scene() -> None:
 
 def test_bytes_are_the_sum_of_their_parts() -> None:
     load = Load(10, "float32", (1, 16), (2, 16), 3, 5, 2, 8)
-    assert load.step_bytes(6, 16) == 6 * 20 * (4 * 3 + 1)
+    assert load.step_bytes(6, 16) == (6 + 4) * 20 * (4 * 3 + 1)
     network = 10 * 12 * 4 * (2 * 3 + 5)
     assert load.strip_bytes(6, 16) == network + 4 * 6 * 16
     assert replace(load, fixed=99).strip_bytes(6, 16) == network + 99 + 4 * 6 * 16

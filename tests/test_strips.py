@@ -40,14 +40,18 @@ class FakeSource:
     failing: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def window(self, window: Window, clock: Clock) -> Components:
+    def room(self, rows: int, cols: int) -> Components:
+        return Components(torch.full((3, rows, cols), torch.nan), torch.zeros(rows, cols).bool())
+
+    def fill(self, room: Components, window: Window, clock: Clock) -> None:
         if window.row in self.failing:
             self.failing.remove(window.row)
             raise InputError(f"rows from {window.row} on cannot be read")
         with self.lock:
             self.reads[window.slices] += 1
         values = GROUND[:, *window.slices]
-        return Components(torch.from_numpy(values), torch.from_numpy(values[0] > -1))
+        room.values[:] = torch.from_numpy(values)
+        room.valid[:] = torch.from_numpy(values[0] > -1)
 
 
 def plan_of(rows: int = 10, cols: int = 41, panel: int = 1, block: int = 1) -> ReadPlan:
@@ -76,7 +80,7 @@ def check_strip(strips: SceneStrips, plan: ReadPlan, index: int) -> None:
 @pytest.mark.parametrize("block", [1, 3, 16, 50])
 def test_each_pixel_is_read_once(threads: int, block: int) -> None:
     source, plan = FakeSource(), plan_of(block=block)
-    strips = strips_of(source, plan)
+    strips = strips_of(source, plan, ahead=threads)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda index: check_strip(strips, plan, index), range(len(plan))))
     assert (source.reads == 1).all()
