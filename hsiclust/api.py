@@ -1,23 +1,53 @@
-"""The verbs: what the command line calls, and what `import hsiclust` offers."""
+"""The verbs: what the command line calls, and what `import hsiclust` offers.
+
+Each is loaded when it is used: who labels a scene does not wait for what trains a model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hsiclust.demonstration import Demo, demo
-from hsiclust.engine import EngineOptions
-from hsiclust.evaluation import Evaluation, evaluate
-from hsiclust.facts import info
-from hsiclust.picture import ReportOptions, report
-from hsiclust.prediction import Prediction
-from hsiclust.prediction import predict as run_prediction
-from hsiclust.prediction_plan import PredictOptions, plan_prediction
-from hsiclust.recipe import TrainOptions
-from hsiclust.sample import TransformOptions
-from hsiclust.staging import TileShape
-from hsiclust.tiling import TileOptions, tile
-from hsiclust.training import Step, Training, train
+if TYPE_CHECKING:
+    from hsiclust.demonstration import Demo, demo
+    from hsiclust.engine import EngineOptions
+    from hsiclust.evaluation import Evaluation, evaluate
+    from hsiclust.facts import info
+    from hsiclust.picture import ReportOptions, report
+    from hsiclust.prediction import Prediction
+    from hsiclust.prediction import predict as run_prediction
+    from hsiclust.prediction_plan import PredictOptions, plan_prediction
+    from hsiclust.recipe import TrainOptions
+    from hsiclust.sample import TransformOptions
+    from hsiclust.staging import TileShape
+    from hsiclust.tiling import TileOptions, tile
+    from hsiclust.training import Step, Training, train
+
+# Module and name of each verb and of what it takes and gives.
+_HOMES = {
+    "Demo": ("demonstration", "Demo"),
+    "EngineOptions": ("engine", "EngineOptions"),
+    "Evaluation": ("evaluation", "Evaluation"),
+    "PredictOptions": ("prediction_plan", "PredictOptions"),
+    "Prediction": ("prediction", "Prediction"),
+    "ReportOptions": ("picture", "ReportOptions"),
+    "Step": ("training", "Step"),
+    "TileOptions": ("tiling", "TileOptions"),
+    "TileShape": ("staging", "TileShape"),
+    "TrainOptions": ("recipe", "TrainOptions"),
+    "Training": ("training", "Training"),
+    "TransformOptions": ("sample", "TransformOptions"),
+    "demo": ("demonstration", "demo"),
+    "evaluate": ("evaluation", "evaluate"),
+    "info": ("facts", "info"),
+    "plan_prediction": ("prediction_plan", "plan_prediction"),
+    "report": ("picture", "report"),
+    "run_prediction": ("prediction", "predict"),
+    "tile": ("tiling", "tile"),
+    "train": ("training", "train"),
+}
 
 __all__ = [
     "Demo",
@@ -44,6 +74,13 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hsiclust.api' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"hsiclust.{module}"), attribute)
+
+
 def predict(
     scene: str,
     model: Path,
@@ -65,5 +102,8 @@ def predict(
         ModelError: The model cannot be used, or not with this scene.
         UsageError: The output exists, or an option is out of range.
     """
+    from hsiclust.prediction import predict as run_prediction
+    from hsiclust.prediction_plan import PredictOptions, plan_prediction
+
     chosen = options or PredictOptions()
     return run_prediction(plan_prediction(scene, model, output, chosen), chosen, progress)

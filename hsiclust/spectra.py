@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from hsiclust.errors import InputError, UsageError
 
@@ -269,6 +268,8 @@ def _component_count(asked: int | None, most: int, bands: int) -> int:
 
 def _leading(signal: Floats, noise: Floats | None, count: int) -> tuple[Floats, Floats]:
     """The `count` largest eigenvalues, descending, and their vectors in columns."""
+    from scipy.linalg import eigh
+
     last = len(signal) - 1
     values, vectors = eigh(signal, noise, subset_by_index=(last - count + 1, last))
     # Copied: with one component a reversed view keeps a negative stride, which torch refuses.

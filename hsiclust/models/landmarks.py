@@ -9,9 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.linalg import eigh
-from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,6 +38,9 @@ def linked_groups(landmarks: NDArray[np.float32], classes: int) -> list[NDArray[
         Indices of each cluster's landmarks, largest first; fewer than K clusters where fewer
         landmarks differ.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     similarity = np.clip(landmarks @ landmarks.T, 0, 1) ** _SHARPNESS
     distance = 1 - (similarity + similarity.T) / 2
     distance[distance < _SAME] = 0  # rounding parts nobody
@@ -72,6 +72,8 @@ def even_groups(landmarks: Tensor, classes: int, random: torch.Generator) -> lis
     Returns:
         Indices of each group's landmarks, largest first; empty groups are left out.
     """
+    from scipy.linalg import eigh
+
     classes = min(classes, len(landmarks))
     similarity = (landmarks @ landmarks.T).clamp(0, 1).double() ** _EVEN_SHARPNESS
     root = similarity.sum(dim=1).rsqrt()
