@@ -9,6 +9,7 @@ from hsiclust.demonstration import Demo, demo
 from hsiclust.engine import EngineOptions
 from hsiclust.evaluation import Evaluation, evaluate
 from hsiclust.facts import info
+from hsiclust.onnxexport import Export, export
 from hsiclust.picture import ReportOptions, report
 from hsiclust.prediction import Prediction
 from hsiclust.prediction import predict as run_prediction
@@ -23,6 +24,7 @@ __all__ = [
     "Demo",
     "EngineOptions",
     "Evaluation",
+    "Export",
     "PredictOptions",
     "Prediction",
     "ReportOptions",
@@ -34,6 +36,7 @@ __all__ = [
     "TransformOptions",
     "demo",
     "evaluate",
+    "export",
     "info",
     "plan_prediction",
     "predict",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hsiclust.components import Components
 from hsiclust.errors import ModelError, UsageError
 from hsiclust.labeller import Labels
 from hsiclust.labels import UNSURE
@@ -31,7 +32,7 @@ from hsiclust.onnxfile import (
     onnx_libraries,
     onnx_metadata,
 )
-from hsiclust.onnxlabeller import OnnxLabeller
+from hsiclust.onnxlabeller import OnnxLabeller, RawBands
 from hsiclust.output import refuse_existing, refuse_inputs, written_beside
 
 if TYPE_CHECKING:
@@ -191,11 +192,12 @@ def _traced(model: FittedModel, path: Path) -> bytes:
     _finish(proto, onnx_metadata(model))
     if (size := proto.ByteSize()) > LARGEST_FILE:
         raise ModelError(f"{path}: takes {size} bytes as ONNX, which holds {LARGEST_FILE} at most")
-    return proto.SerializeToString(deterministic=True)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
 
 
 def _finish(proto: onnx.ModelProto, metadata: str) -> None:
-    """Name what people see, add the metadata, drop what tracing left behind: paths, line numbers."""
+    """Add metadata and names for people; drop what tracing left: paths, line numbers."""
     graph = proto.graph
     graph.name = METADATA_KEY
     del graph.value_info[:], graph.metadata_props[:], proto.metadata_props[:]
@@ -232,7 +234,9 @@ def _proved(model: FittedModel, path: Path) -> tuple[float, int]:
     same = pixels = 0
     for rows, cols in _PROOFS:
         block, valid = _ground(model, rows, cols, generator)
-        found = labeller.label(labeller.prepare(block, valid), torch.from_numpy(valid))
+        inside = torch.from_numpy(valid)
+        bands = RawBands.of(labeller.model).apply(torch.from_numpy(block), inside)
+        found = labeller(Components(bands, inside))
         wanted = _labels(model, block, valid)
         sure = np.abs(found.confidence.astype(int) - wanted.confidence) <= 1
         same += int(((found.classes == wanted.classes) & sure).sum())

@@ -122,14 +122,16 @@ def onnx_libraries() -> Iterator[None]:
 def onnx_metadata(model: FittedModel) -> str:
     """What an ONNX file says of its model, as JSON."""
     bands = len(model.transform.bands)
-    # The bands as they come, without their mean, and as ONNX Runtime lays them out for itself.
-    copies = 3 + (model.nodata is not None)
+    # The bands without their mean, and as ONNX Runtime lays them out for itself; before these,
+    # without nodata. They are gone when the network is at its most.
+    copies = bands * (2 + (model.nodata is not None))
+    floats = bands + max(copies, model.method.floats_per_pixel) + model.method.components
     facts = _Metadata(
-        schema_version=SCHEMA,
+        schema_version=1,
         method=model.method.name,
         components=model.method.components,
         receptive_field=model.method.receptive_field,
-        floats_per_pixel=copies * bands + model.method.components + model.method.floats_per_pixel,
+        floats_per_pixel=floats,
         sensor=SensorFacts.of(model.sensor),
         bands=list(model.transform.bands),
         nodata=model.nodata,

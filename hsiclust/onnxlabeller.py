@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hsiclust.components import Components
 from hsiclust.devices import resolve_device
 from hsiclust.errors import DeviceError, ModelError
 from hsiclust.labeller import Labels
@@ -22,72 +24,79 @@ _FATAL = 4  # of ONNX Runtime's levels of logging
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
+@dataclass(frozen=True)
+class RawBands:
+    """What an ONNX file takes of a scene: its bands as they are. A `Preparation`.
+
+    Attributes:
+        components: Number of bands B.
+        nodata: What the graph takes for a pixel without data, or None.
+    """
+
+    components: int
+    nodata: float | None
+
+    @classmethod
+    def of(cls, model: OnnxModel) -> RawBands:
+        """For this file."""
+        return cls(model.depth, model.nodata)
+
+    def apply(self, block: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """`(B, row, col)`, any real type, and `(row, col)` to `(B, row, col)`, float32.
+
+        Invalid pixels are NaN, which the graph knows for invalid.
+        """
+        bands = block.to("cpu", torch.float32, copy=True)
+        values, inside = bands.numpy(), valid.cpu().numpy()
+        if self.nodata is not None:
+            # The scene decides what is nodata. Where it has another value than the model's scene
+            # had, that value is a measurement here: its nearest neighbour stands for it.
+            nodata = np.float32(self.nodata)
+            clash = values == nodata
+            if clash.any():
+                values[clash & inside] = _neighbour(nodata)
+        if not inside.all():
+            values[:, ~inside] = np.nan
+        return bands
+
+
 class OnnxLabeller:
-    """An ONNX file, ready to label blocks from any thread.
+    """An ONNX file, ready to label blocks from any thread. A `Labeller`.
 
     Args:
         model: From `load_onnx`.
         device: "auto", "cpu", "cuda" or "cuda:N".
-
-    Attributes:
-        halo: Pixels around a block that its labels depend on.
-        depth: Values of a pixel that are kept between reading and labelling: its bands.
-        itemsize: Bytes of each.
 
     Raises:
         DeviceError: The device that was asked for is not there, or ONNX Runtime cannot use it.
         ModelError: ONNX Runtime refuses the graph, or is not installed.
     """
 
-    itemsize = 4
-
     def __init__(self, model: OnnxModel, device: str = "auto") -> None:
         self.model = model
-        self.halo = model.halo
-        self.depth = model.depth
-        self._nodata = None if model.nodata is None else np.float32(model.nodata)
         self._session = _open_session(model, device)
 
-    def prepare(self, block: NDArray[np.generic], valid: NDArray[np.bool_]) -> torch.Tensor:
-        """What is kept of a block that was read; invalid pixels are NaN.
+    @property
+    def halo(self) -> int:
+        """That of the method inside."""
+        return self.model.halo
 
-        Args:
-            block: `(band, row, col)`, the model's bands, any real type.
-            valid: `(row, col)`.
-
-        Returns:
-            `(band, row, col)`, float32.
-        """
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and invalid
-            values = block.astype(np.float32)
-        if self._nodata is not None:
-            # The scene decides what is nodata. Where it has another value than the model's scene
-            # had, that value is a measurement here: its nearest neighbour stands for it.
-            clash = values == self._nodata
-            if clash.any():
-                values[clash & valid] = _neighbour(self._nodata)
-        if not valid.all():
-            values[:, ~valid] = np.nan
-        return torch.from_numpy(values)
-
-    def label(self, values: torch.Tensor, valid: torch.Tensor) -> Labels:
+    def __call__(self, components: Components) -> Labels:
         """Label a block.
 
         Args:
-            values: `(band, row + 2 halo, col + 2 halo)`, from `prepare`.
-            valid: `(row + 2 halo, col + 2 halo)`, bool.
+            components: The block with its halo, its values from `RawBands.apply`.
 
         Raises:
             ModelError: The graph fails, or gives what cannot be labels.
         """
-        core = tuple(slice(self.halo, length - self.halo) for length in valid.shape)
-        outside = ~valid[core].cpu().numpy()
-        classes, confidence = self._run(values.to("cpu", torch.float32).contiguous().numpy())
+        outside = ~components.trimmed(self.halo).valid.cpu().numpy()
+        classes, confidence = self._run(components.values.cpu().contiguous().numpy())
         if not classes.shape == confidence.shape == outside.shape:
             raise ModelError(
                 f"{self.model.path}: gives labels of shape {classes.shape}, not {outside.shape}"
             )
-        if classes.size and classes.max() > len(self.model.classes):
+        if classes.max() > len(self.model.classes):
             raise ModelError(
                 f"{self.model.path}: gives class {classes.max()} of {len(self.model.classes)}"
             )
@@ -108,8 +117,8 @@ class OnnxLabeller:
 def _neighbour(value: np.float32) -> np.float32:
     """The nearest number towards zero; for zero the least that no processor rounds to zero."""
     if value == 0:
-        return np.finfo(np.float32).tiny
-    return np.nextafter(value, np.float32(0))
+        return np.float32(np.finfo(np.float32).tiny)
+    return np.float32(np.nextafter(value, np.float32(0)))
 
 
 def _open_session(model: OnnxModel, name: str) -> onnxruntime.InferenceSession:
