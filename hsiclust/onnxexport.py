@@ -167,7 +167,10 @@ def _traced(model: FittedModel, path: Path) -> bytes:
     with onnx_libraries():
         import onnxruntime  # noqa: F401 - the file is proved with it
         import onnxscript  # noqa: F401 - torch exports through it
-    graph = Graph(model).eval()
+    try:
+        graph = Graph(model).eval()
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     side = 2 * graph.halo + _PATCH
     example = torch.zeros(len(model.transform.bands), side, side + 1)
     free = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}

@@ -122,9 +122,9 @@ def onnx_libraries() -> Iterator[None]:
 def onnx_metadata(model: FittedModel) -> str:
     """What an ONNX file says of its model, as JSON."""
     bands = len(model.transform.bands)
-    # The bands without their mean, and as ONNX Runtime lays them out for itself; before these,
-    # without nodata. They are gone when the network is at its most.
-    copies = bands * (2 + (model.nodata is not None))
+    # The bands without their mean, and as ONNX Runtime lays them out for itself; to find nodata it
+    # takes another copy and a byte a band. All are gone when the network is at its most.
+    copies = 2 * bands + (0 if model.nodata is None else bands + -(-bands // 4))
     floats = bands + max(copies, model.method.floats_per_pixel) + model.method.components
     facts = _Metadata(
         schema_version=1,
