@@ -93,7 +93,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> Export:
     refuse_existing(output, overwrite)
     refuse_inputs(output, model)
     fitted = load_model(model)
-    content = _traced(fitted, model)
+    content = _content(fitted, model)
     with written_beside(output) as beside:
         beside.write_bytes(content)
         agreement, pixels = _proved(fitted, beside)
@@ -139,13 +139,17 @@ class Graph(nn.Module):
         components = functional.conv2d((bands - self.mean)[None], self.projection)
         # One band that is not finite makes every component so: C values are looked at, not B.
         valid = torch.isfinite(components.sum(dim=1, keepdim=True))
-        scores = self.network(torch.where(valid, components, 0.0))
+        classes, confidence = self.labels_of(torch.where(valid, components, 0.0))
         rows, cols = (slice(self.halo, length - self.halo) for length in valid.shape[2:])
         core = valid[0, 0, rows, cols]
+        return torch.where(core, classes, 0), torch.where(core, confidence, UNSURE)
+
+    def labels_of(self, components: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from components, `(1, C, row, col)`, as if every pixel were valid."""
+        scores = self.network(components)
         best = scores[0].argmax(dim=0) + 1
         sure = (self.confidence(scores)[0] * 100).round().clamp(0, 100)
-        classes = torch.where(core, best.to(torch.uint8), 0)
-        return classes, torch.where(core, sure.to(torch.uint8), UNSURE)
+        return best.to(torch.uint8), sure.to(torch.uint8)
 
 
 def _without_strips(network: nn.Module) -> nn.Module:
@@ -162,23 +166,26 @@ def _without_strips(network: nn.Module) -> nn.Module:
     return network
 
 
-def _traced(model: FittedModel, path: Path) -> bytes:
-    """The ONNX file's content."""
+def traced(graph: nn.Module, depth: int, halo: int) -> onnx.ModelProto:
+    """A module as an ONNX graph of free height and width.
+
+    Args:
+        graph: Maps `(depth, row, col)` to classes and confidence.
+        depth: Values of a pixel.
+        halo: What it takes off each side.
+
+    Raises:
+        ModelError: It cannot be exported, or the libraries for it are not installed.
+    """
     with onnx_libraries():
-        import onnxruntime  # noqa: F401 - the file is proved with it
         import onnxscript  # noqa: F401 - torch exports through it
-    try:
-        graph = Graph(model).eval()
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    side = 2 * graph.halo + _PATCH
-    example = torch.zeros(len(model.transform.bands), side, side + 1)
+    side = 2 * halo + _PATCH
     free = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                graph,
-                (example,),
+                graph.eval(),
+                (torch.zeros(depth, side, side + 1),),
                 dynamo=True,
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
@@ -187,11 +194,19 @@ def _traced(model: FittedModel, path: Path) -> bytes:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            first = str(error).strip().splitlines()[:1]
-            raise ModelError(f"{path}: cannot be exported: {' '.join(first)}") from error
+            first = " ".join(str(error).strip().splitlines()[:1])
+            raise ModelError(f"torch cannot export this network: {first}") from error
     if program is None:
-        raise ModelError(f"{path}: torch exported nothing")
-    proto = program.model_proto
+        raise ModelError("torch exported nothing")
+    return program.model_proto
+
+
+def _content(model: FittedModel, path: Path) -> bytes:
+    """The ONNX file's content."""
+    try:
+        proto = traced(Graph(model), len(model.transform.bands), model.method.halo)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     _finish(proto, onnx_metadata(model))
     if (size := proto.ByteSize()) > LARGEST_FILE:
         raise ModelError(f"{path}: takes {size} bytes as ONNX, which holds {LARGEST_FILE} at most")
