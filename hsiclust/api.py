@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hsiclust.engine import EngineOptions
     from hsiclust.evaluation import Evaluation, evaluate
     from hsiclust.facts import info
+    from hsiclust.onnxexport import Export, export
     from hsiclust.picture import ReportOptions, report
     from hsiclust.prediction import Prediction
     from hsiclust.prediction import predict as run_prediction
@@ -30,6 +31,7 @@ _HOMES = {
     "Demo": ("demonstration", "Demo"),
     "EngineOptions": ("engine", "EngineOptions"),
     "Evaluation": ("evaluation", "Evaluation"),
+    "Export": ("onnxexport", "Export"),
     "PredictOptions": ("prediction_plan", "PredictOptions"),
     "Prediction": ("prediction", "Prediction"),
     "ReportOptions": ("picture", "ReportOptions"),
@@ -41,6 +43,7 @@ _HOMES = {
     "TransformOptions": ("sample", "TransformOptions"),
     "demo": ("demonstration", "demo"),
     "evaluate": ("evaluation", "evaluate"),
+    "export": ("onnxexport", "export"),
     "info": ("facts", "info"),
     "plan_prediction": ("prediction_plan", "plan_prediction"),
     "report": ("picture", "report"),
@@ -53,6 +56,7 @@ __all__ = [
     "Demo",
     "EngineOptions",
     "Evaluation",
+    "Export",
     "PredictOptions",
     "Prediction",
     "ReportOptions",
@@ -64,6 +68,7 @@ __all__ = [
     "TransformOptions",
     "demo",
     "evaluate",
+    "export",
     "info",
     "plan_prediction",
     "predict",

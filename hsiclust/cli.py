@@ -288,6 +288,28 @@ def tile(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="ONNX file to write.")],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model as one ONNX graph, from raw bands to classes and confidence."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import export as run
+
+    result = run(model, output, overwrite=overwrite)
+    if not quiet:
+        console.say(
+            f"ONNX Runtime gives the model's labels: {result.agreement:.6f} of {result.pixels} "
+            "pixels agree"
+        )
+    console.print_result(as_json, result.onnx, console.jsonable(result))
+
+
+@app.command()
 def evaluate(
     label_map: Annotated[Path, typer.Argument(metavar="MAP", help="Label map.")],
     truth: Annotated[Path, typer.Argument(help="Truth: a raster or vectors.")],

@@ -10,6 +10,7 @@ from hsiclust.bands import Bands
 from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import is_model_file, load_model
+from hsiclust.onnxfile import is_onnx_file, load_onnx
 from hsiclust.scene import Scene, data_file
 from hsiclust.tiles import TileStore, is_tile_store
 
@@ -20,12 +21,14 @@ def info(path: str) -> Facts:
     """Describe what a path holds.
 
     Returns:
-        JSON values; "kind" is "scene", "store", "model" or "map".
+        JSON values; "kind" is "scene", "store", "model", "onnx" or "map".
 
     Raises:
         InputError: It is none of these.
         ModelError: It is a model file that cannot be read.
     """
+    if is_onnx_file(path):
+        return _onnx(Path(path))
     if is_tile_store(path):
         return _store(Path(path))
     if Path(path).suffix == ".safetensors" or is_model_file(path):
@@ -79,6 +82,23 @@ def _model(path: Path) -> Facts:
         "transform": model.transform.kind,
         "components": model.transform.components,
         "bands_used": len(model.transform.bands),
+        **_bands(model.sensor),
+        "nodata": model.nodata,
+        **_provenance(model.provenance),
+    }
+
+
+def _onnx(path: Path) -> Facts:
+    model = load_onnx(path)
+    return {
+        "kind": "onnx",
+        "path": str(path),
+        "method": model.method,
+        "classes": list(model.classes.names),
+        "receptive_field": model.receptive_field,
+        "halo": model.halo,
+        "components": model.components,
+        "bands_used": len(model.bands),
         **_bands(model.sensor),
         "nodata": model.nodata,
         **_provenance(model.provenance),

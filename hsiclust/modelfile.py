@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from hsiclust.spectra import SpectralTransform
 SCHEMA = 1
 METHODS: Mapping[str, type[Method]] = {method.name: method for method in (KMeans, Sscc)}
 _TRANSFORM_TENSORS = ("mean", "scale", "matrix", "eigenvalues", "weights")
-_KEY = "hsiclust"
+METADATA_KEY = "hsiclust"
 _LARGEST_METADATA = 4 * 2**20
 
 
@@ -57,37 +57,68 @@ class FittedModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a model's metadata: nothing unknown, nothing missing."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class _Sensor(_Strict):
+class SensorFacts(Strict):
+    """What the scene that a model was fitted on said about its bands."""
+
     count: int = Field(ge=1, le=65535)
     wavelengths: list[float] | None
     units: str | None
 
+    @classmethod
+    def of(cls, sensor: Bands) -> SensorFacts:
+        """As a file holds it."""
+        wavelengths = None if sensor.wavelengths is None else list(sensor.wavelengths)
+        return cls(count=sensor.count, wavelengths=wavelengths, units=sensor.units)
 
-class _Transform(_Strict):
+    def bands(self) -> Bands:
+        """As the rest of the package knows it."""
+        wavelengths = None if self.wavelengths is None else tuple(self.wavelengths)
+        return Bands(self.count, wavelengths=wavelengths, units=self.units)
+
+
+class _Transform(Strict):
     kind: Literal["mnf", "pca"]
     bands: list[int]
 
 
-class _Classes(_Strict):
+class ClassFacts(Strict):
+    """Names and colours of classes."""
+
     names: list[str] = Field(min_length=1, max_length=LARGEST_CLASSES)
     colours: list[tuple[int, int, int]]
 
+    def classes(self, path: Path) -> Classes:
+        """As the rest of the package knows them.
 
-class _Metadata(_Strict):
+        Raises:
+            ModelError: A name or a colour cannot be.
+        """
+        try:
+            return Classes(tuple(self.names), tuple(self.colours))
+        except UsageError as error:
+            raise ModelError(f"{path}: damaged: {error}") from error
+
+
+class _Metadata(Strict):
     schema_version: Literal[1]
     method: str
     config: dict[str, Any]
     components: int = Field(ge=1, le=4096)
     receptive_field: int = Field(ge=1, le=4097)
-    sensor: _Sensor
+    sensor: SensorFacts
     transform: _Transform
     nodata: float | None
-    classes: _Classes
+    classes: ClassFacts
     provenance: dict[str, Any]
+
+
+Facts = TypeVar("Facts", bound=Strict)
 
 
 def save_model(model: FittedModel, path: Path) -> None:
@@ -104,18 +135,14 @@ def save_model(model: FittedModel, path: Path) -> None:
         "config": model.method.config(),
         "components": model.method.components,
         "receptive_field": model.method.receptive_field,
-        "sensor": {
-            "count": model.sensor.count,
-            "wavelengths": model.sensor.wavelengths,
-            "units": model.sensor.units,
-        },
+        "sensor": SensorFacts.of(model.sensor).model_dump(),
         "transform": {"kind": model.transform.kind, "bands": list(model.transform.bands)},
         "nodata": model.nodata,
         "classes": asdict(model.classes),
         "provenance": dict(model.provenance),
     }
     with written_beside(path) as beside:
-        save_file(tensors, beside, {_KEY: json.dumps(metadata)})
+        save_file(tensors, beside, {METADATA_KEY: json.dumps(metadata)})
 
 
 def load_model(path: Path) -> FittedModel:
@@ -129,7 +156,8 @@ def load_model(path: Path) -> FittedModel:
         raise ModelError(f"{path}: no such model file; `hsiclust train` makes one")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = _metadata(path, (file.metadata() or {}).get(_KEY))
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            metadata = checked_metadata(path, text, _Metadata, SCHEMA)
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             method = _empty_method(path, metadata, shapes)
             network = {name: file.get_tensor(f"network.{name}") for name in method.state_dict()}
@@ -143,20 +171,12 @@ def load_model(path: Path) -> FittedModel:
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     method.eval()
-    try:
-        classes = Classes(
-            tuple(metadata.classes.names), tuple((r, g, b) for r, g, b in metadata.classes.colours)
-        )
-    except UsageError as error:
-        raise ModelError(f"{path}: damaged: {error}") from error
-    sensor = metadata.sensor
-    wavelengths = None if sensor.wavelengths is None else tuple(sensor.wavelengths)
     return FittedModel(
         method,
         transform,
-        Bands(sensor.count, wavelengths=wavelengths, units=sensor.units),
+        metadata.sensor.bands(),
         metadata.nodata,
-        classes,
+        metadata.classes.classes(path),
         metadata.provenance,
     )
 
@@ -177,18 +197,29 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _metadata(path: Path, text: str | None) -> _Metadata:
+def checked_metadata(path: Path, text: str | None, kind: type[Facts], schema: int) -> Facts:
+    """The metadata of a model file, if it is what this version reads.
+
+    Args:
+        path: For the message.
+        text: JSON; None where the file has none.
+        kind: What it has to be.
+        schema: The latest version of it.
+
+    Raises:
+        ModelError: It is not.
+    """
     if text is None or len(text) > _LARGEST_METADATA:
-        raise ModelError(f"{path}: a safetensors file, but not a model of hsiclust")
+        raise ModelError(f"{path}: can be read, but is not a model of hsiclust")
     try:
         value = json.loads(text)
         version = value.get("schema_version") if isinstance(value, dict) else None
-        if isinstance(version, int) and version > SCHEMA:
+        if isinstance(version, int) and version > schema:
             raise ModelError(
-                f"{path}: written by a later version (schema {version}, this one reads {SCHEMA}); "
+                f"{path}: written by a later version (schema {version}, this one reads {schema}); "
                 "install a newer hsiclust"
             )
-        return _Metadata.model_validate(value)
+        return kind.model_validate(value)
     except (json.JSONDecodeError, ValidationError, RecursionError) as error:
         first = str(error).splitlines()[:3]
         raise ModelError(f"{path}: damaged metadata: {' '.join(first)}") from error

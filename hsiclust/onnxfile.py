@@ -1,0 +1,231 @@
+"""The ONNX file: a model as one graph from raw bands to classes, with what a later scene needs.
+
+The graph comes from strangers as well. Before ONNX Runtime sees a byte of it, the file is bounded,
+its metadata is checked against a schema, and whatever could reach outside the file or outside the
+standard operators is refused: external data, other operator domains, functions, control flow.
+
+Input `bands`, float32 `(band, row, col)`: the model's own bands in their order, any height and
+width, halo included; a pixel with a band that is not finite or equals nodata is invalid. Outputs
+`classes` and `confidence`, uint8 `(row - 2 halo, col - 2 halo)`, as in `Labels`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from hsiclust.bands import Bands
+from hsiclust.errors import ModelError
+from hsiclust.modelfile import (
+    METADATA_KEY,
+    ClassFacts,
+    FittedModel,
+    SensorFacts,
+    Strict,
+    checked_metadata,
+)
+from hsiclust.palette import Classes
+
+if TYPE_CHECKING:
+    import onnx
+
+SCHEMA = 1
+INPUT = "bands"
+OUTPUTS = ("classes", "confidence")
+LARGEST_FILE = 2**31 - 1
+"""Bytes; a protobuf message cannot be longer."""
+_STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+class _Metadata(Strict):
+    schema_version: Literal[1]
+    method: str
+    components: int = Field(ge=1, le=4096)
+    receptive_field: int = Field(ge=1, le=4097)
+    floats_per_pixel: int = Field(ge=1)
+    sensor: SensorFacts
+    bands: list[int] = Field(min_length=1, max_length=65535)
+    nodata: float | None
+    classes: ClassFacts
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file that was checked.
+
+    Attributes:
+        path: Where it was.
+        method: Name of the method.
+        components: Number of components C inside.
+        receptive_field: Side of the square of pixels that one output pixel depends on.
+        floats_per_pixel: Float32 values a pixel that running it holds at once, input included:
+            for the memory plan.
+        sensor: What the scene that the model was fitted on said about its bands.
+        bands: Bands of the sensor that are the input, counted from 0.
+        nodata: Nodata value of that scene.
+        classes: Names and colours.
+        provenance: Of the model; for people.
+        graph: The file's bytes.
+    """
+
+    path: Path
+    method: str
+    components: int
+    receptive_field: int
+    floats_per_pixel: int
+    sensor: Bands
+    bands: tuple[int, ...]
+    nodata: float | None
+    classes: Classes
+    provenance: Mapping[str, Any]
+    graph: bytes = field(repr=False)
+
+    @property
+    def halo(self) -> int:
+        """Pixels that a tile must read around its core."""
+        return (self.receptive_field - 1) // 2
+
+    @property
+    def depth(self) -> int:
+        """Values of a pixel that the graph takes: its bands."""
+        return len(self.bands)
+
+
+def is_onnx_file(path: str | Path) -> bool:
+    """Whether a name is that of an ONNX file; the format has no mark at its beginning."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
+@contextmanager
+def onnx_libraries() -> Iterator[None]:
+    """Around imports of libraries that only the extra `onnx` brings.
+
+    Raises:
+        ModelError: One is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(
+            f"ONNX files need libraries that are not installed ({error.name or error}): "
+            'pip install "hsiclust[onnx]"'
+        ) from error
+
+
+def onnx_metadata(model: FittedModel) -> str:
+    """What an ONNX file says of its model, as JSON."""
+    bands = len(model.transform.bands)
+    # The bands without their mean, and as ONNX Runtime lays them out for itself; to find nodata it
+    # takes another copy and a byte a band. All are gone when the network is at its most.
+    copies = 2 * bands + (0 if model.nodata is None else bands + -(-bands // 4))
+    floats = bands + max(copies, model.method.floats_per_pixel) + model.method.components
+    facts = _Metadata(
+        schema_version=1,
+        method=model.method.name,
+        components=model.method.components,
+        receptive_field=model.method.receptive_field,
+        floats_per_pixel=floats,
+        sensor=SensorFacts.of(model.sensor),
+        bands=list(model.transform.bands),
+        nodata=model.nodata,
+        classes=ClassFacts(names=list(model.classes.names), colours=list(model.classes.colours)),
+        provenance=dict(model.provenance),
+    )
+    return json.dumps(facts.model_dump())
+
+
+def load_onnx(path: Path) -> OnnxModel:
+    """Read and check an ONNX file that `hsiclust export` wrote.
+
+    Raises:
+        ModelError: It is not there, is something else, is damaged, or holds what is refused; or
+            the libraries for it are not installed.
+    """
+    proto, graph = _parsed(path)
+    text = next((entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY), None)
+    facts = checked_metadata(path, text, _Metadata, SCHEMA)
+    if len(set(facts.bands)) != len(facts.bands):
+        raise ModelError(f"{path}: damaged: it uses a band twice")
+    if outside := [band for band in facts.bands if not 0 <= band < facts.sensor.count]:
+        raise ModelError(f"{path}: damaged: band {outside[0]} of {facts.sensor.count}")
+    _check_safe(path, proto)
+    _check_interface(path, proto, len(facts.bands))
+    return OnnxModel(
+        path,
+        facts.method,
+        facts.components,
+        facts.receptive_field,
+        facts.floats_per_pixel,
+        facts.sensor.bands(),
+        tuple(facts.bands),
+        facts.nodata,
+        facts.classes.classes(path),
+        facts.provenance,
+        graph,
+    )
+
+
+def _parsed(path: Path) -> tuple[onnx.ModelProto, bytes]:
+    """The file as a message and as bytes."""
+    with onnx_libraries():
+        import onnx
+        from google.protobuf.message import DecodeError
+    if not path.is_file():
+        raise ModelError(f"{path}: no such ONNX file; `hsiclust export` makes one")
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise ModelError(f"{path}: {size} bytes; an ONNX file holds {LARGEST_FILE} at most")
+    graph = path.read_bytes()
+    try:
+        return onnx.ModelProto.FromString(graph), graph
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX file, or cut short") from error
+
+
+def _check_safe(path: Path, proto: onnx.ModelProto) -> None:
+    """Refuse what reaches outside the file or the standard operators, or could run for ever."""
+    nodes = proto.graph.node
+    domains = {entry.domain for entry in (*proto.opset_import, *nodes)}
+    if foreign := sorted(domains.difference(_STANDARD_DOMAINS)):
+        raise ModelError(
+            f"{path}: uses operators of {foreign[0]!r}; those of the ONNX standard alone are run"
+        )
+    if proto.functions or proto.training_info or proto.graph.sparse_initializer:
+        raise ModelError(f"{path}: holds functions, training steps or sparse tensors: refused")
+    attributes = [attribute for node in nodes for attribute in node.attribute]
+    if any(entry.HasField("g") or entry.graphs for entry in attributes):
+        raise ModelError(f"{path}: holds control flow, which is refused")
+    if any(entry.HasField("sparse_tensor") or entry.sparse_tensors for entry in attributes):
+        raise ModelError(f"{path}: holds sparse constants, which are refused")
+    held = [tensor for entry in attributes for tensor in (entry.t, *entry.tensors)]
+    for tensor in (*proto.graph.initializer, *held):
+        # The path of external data comes from the file: it could name any file of this machine.
+        if tensor.external_data or tensor.data_location == tensor.EXTERNAL:
+            raise ModelError(f"{path}: keeps {tensor.name!r} in another file, which is refused")
+
+
+def _check_interface(path: Path, proto: onnx.ModelProto, bands: int) -> None:
+    """Refuse a graph whose input and outputs are not those of the module's docstring."""
+    from onnx import TensorProto
+
+    inputs = [(value.name, *_form(value)) for value in proto.graph.input]
+    outputs = [(value.name, *_form(value)) for value in proto.graph.output]
+    free = (None, None)
+    if inputs != [(INPUT, TensorProto.FLOAT, (bands, *free))]:
+        raise ModelError(f"{path}: damaged: its input is not {bands} bands of any height and width")
+    if outputs != [(name, TensorProto.UINT8, free) for name in OUTPUTS]:
+        raise ModelError(f"{path}: damaged: its outputs are not {' and '.join(OUTPUTS)}")
+
+
+def _form(value: onnx.ValueInfoProto) -> tuple[int, tuple[int | None, ...]]:
+    """Element type and shape; None where the graph leaves a length free."""
+    tensor = value.type.tensor_type
+    lengths = (size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
+    return tensor.elem_type, tuple(lengths)

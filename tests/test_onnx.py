@@ -1,0 +1,432 @@
+"""ONNX: the file gives what the model gives, and a file from a stranger can do no harm."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from hsiclust import onnxexport
+from hsiclust.bands import Bands
+from hsiclust.components import Components
+from hsiclust.errors import DeviceError, ModelError, OutputExistsError, UsageError
+from hsiclust.facts import info
+from hsiclust.labeller import Labels, TorchLabeller
+from hsiclust.modelfile import METHODS, FittedModel, load_model, save_model
+from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.onnxexport import export
+from hsiclust.onnxfile import load_onnx
+from hsiclust.onnxlabeller import OnnxLabeller, RawBands
+from hsiclust.palette import Classes
+from hsiclust.spectra import fit_transform
+
+Edit = Callable[[onnx.ModelProto], None]
+_BANDS, _CLASSES, _NODATA = 6, 4, -99.0
+
+
+def fitted(name: str) -> FittedModel:
+    """A small model of a method whose values are random and whose classes are all in use."""
+    generator = np.random.default_rng(0)
+    block = generator.normal(1000, 50, (_BANDS, 20, 30))
+    transform = fit_transform(
+        [(block, np.ones((20, 30), bool))], range(1, _BANDS + 1), components=3
+    )
+    torch.manual_seed(0)
+    method = METHODS[name](3, _CLASSES)
+    with torch.no_grad():
+        for value in (*method.parameters(), *method.buffers()):
+            if value.is_floating_point():
+                value.copy_(torch.randn_like(value))
+        for key, value in method.named_buffers():
+            if key.endswith("running_var"):
+                value.fill_(1.0)
+    sensor = Bands(8, wavelengths=tuple(400.0 + 10 * i for i in range(8)), units="Nanometers")
+    return FittedModel(method, transform, sensor, _NODATA, Classes.numbered(4), {"seed": 3})
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FittedModel, Path]:
+    """A model of each method, and its ONNX file."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = fitted(request.param)
+    if hasattr(model.method, "teacher"):  # it does not label, and random values are not one
+        model = replace(model, method=_without_teacher(model.method))
+    save_model(model, folder / "model.safetensors")
+    export(folder / "model.safetensors", folder / "model.onnx")
+    return load_model(folder / "model.safetensors"), folder / "model.onnx"
+
+
+def _without_teacher(method: torch.nn.Module) -> Sscc:
+    plain = Sscc(3, _CLASSES, SsccConfig(partitions=0))
+    plain.load_state_dict(
+        {key: value for key, value in method.state_dict().items() if "teacher" not in key}
+    )
+    return plain
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file of k-means; its model lies beside it."""
+    folder = tmp_path_factory.mktemp("kmeans")
+    save_model(fitted("kmeans"), folder / "model.safetensors")
+    export(folder / "model.safetensors", folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def scene(halo: int, rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A block with its halo, a tenth of it invalid in one of the ways that there are."""
+    generator = np.random.default_rng(rows)
+    shape = (rows + 2 * halo, cols + 2 * halo)
+    block = generator.normal(1000, 50, (_BANDS, *shape)).astype(np.float32)
+    band = generator.integers(0, _BANDS, shape)
+    kind = generator.integers(0, 30, shape)
+    for number, value in enumerate((np.nan, -np.inf, _NODATA)):
+        at = kind == number
+        block[band[at], *np.nonzero(at)] = value
+    return torch.from_numpy(block), torch.from_numpy(kind >= 3)
+
+
+def label_with_torch(model: FittedModel, block: torch.Tensor, valid: torch.Tensor) -> Labels:
+    components = Components(model.transform.apply(block, valid), valid)
+    return TorchLabeller(model.method, torch.device("cpu"))(components)
+
+
+def same(one: Labels, other: Labels) -> bool:
+    """Same classes; confidence within one per cent."""
+    difference = np.abs(one.confidence.astype(int) - other.confidence)
+    return bool((one.classes == other.classes).all() and (difference <= 1).all())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (40, 3), (37, 53)])
+def test_onnx_runtime_gives_the_labels_of_torch(
+    exported: tuple[FittedModel, Path], size: tuple[int, int]
+) -> None:
+    model, path = exported
+    labeller = OnnxLabeller(load_onnx(path), "cpu")
+    block, valid = scene(labeller.halo, *size)
+    wanted = label_with_torch(model, block, valid)
+    prepared = RawBands.of(labeller.model).apply(block, valid)
+    found = labeller(Components(prepared, valid))
+    assert found.classes.shape == size
+    assert same(found, wanted)
+    if size == (37, 53):
+        assert len(np.unique(found.classes)) > 2  # unclassified and two classes at least
+        assert (found.confidence[found.classes == 0] == 255).all()
+
+
+def test_the_graph_alone_finds_invalid_pixels(exported: tuple[FittedModel, Path]) -> None:
+    """Any program that runs ONNX gets the same labels without preparing anything."""
+    import onnxruntime
+
+    model, path = exported
+    block, valid = scene(model.method.halo, 30, 20)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    classes, confidence = session.run(None, {"bands": block.numpy()})
+    assert same(Labels(classes, confidence), label_with_torch(model, block, valid))
+
+
+def test_the_scene_decides_what_is_nodata(path: Path) -> None:
+    """A value that was nodata in the model's scene is a measurement in one that says so."""
+    model = load_model(path.with_suffix(".safetensors"))
+    labeller = OnnxLabeller(load_onnx(path), "cpu")
+    block, _ = scene(labeller.halo, 20, 20)
+    block = block.nan_to_num(_NODATA, neginf=_NODATA).to(torch.int16)
+    valid = torch.ones(block.shape[1:], dtype=torch.bool)
+    found = labeller(Components(RawBands.of(labeller.model).apply(block, valid), valid))
+    assert found.classes.min() > 0
+    assert same(found, label_with_torch(model, block, valid))
+
+
+def test_metadata_comes_back(path: Path) -> None:
+    model, again = load_model(path.with_suffix(".safetensors")), load_onnx(path)
+    assert again.method == "kmeans"
+    assert again.bands == model.transform.bands == tuple(range(1, 7))
+    assert (again.sensor, again.nodata, again.classes) == (
+        model.sensor,
+        model.nodata,
+        model.classes,
+    )
+    assert (again.halo, again.depth, again.components) == (model.method.halo, 6, 3)
+    assert again.provenance == {"seed": 3}
+    facts = info(str(path))
+    assert (facts["kind"], facts["method"], facts["bands_used"]) == ("onnx", "kmeans", 6)
+
+
+def test_the_file_says_nothing_of_the_machine(path: Path) -> None:
+    content = path.read_bytes()
+    assert str(Path(onnxexport.__file__).parent).encode() not in content
+    assert b".py" not in content
+
+
+def test_the_command(path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hsiclust", "export", str(path.with_suffix(".safetensors"))]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    done = run("out.onnx", "--json", "-q")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert (result["onnx"], result["bands"], result["agreement"]) == ("out.onnx", 6, 1.0)
+    assert (tmp_path / "out.onnx").read_bytes() == path.read_bytes()  # the same model, the same
+    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
+    again = run("out.onnx")
+    assert again.returncode == 2
+    assert again.stderr == "hsiclust: out.onnx: is there already; --overwrite replaces it\n"
+
+
+def test_outputs_that_are_refused(path: Path, tmp_path: Path) -> None:
+    model = path.with_suffix(".safetensors")
+    with pytest.raises(UsageError, match=r"out\.bin: is not named \.onnx"):
+        export(model, tmp_path / "out.bin")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        export(model, path)
+
+
+def test_a_file_that_disagrees_is_not_left_behind(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*arguments: object) -> Labels:
+        labels = honest(*arguments)  # type: ignore[arg-type]
+        labels.classes[:2] = 1 + labels.classes[:2] % _CLASSES
+        return labels
+
+    honest = onnxexport._labels
+    monkeypatch.setattr(onnxexport, "_labels", other)
+    (tmp_path / "out.onnx").write_bytes(b"an earlier one")
+    with pytest.raises(ModelError, match=r"0\.97\d+ of 14545 pixels"):
+        export(path.with_suffix(".safetensors"), tmp_path / "out.onnx", overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
+    assert (tmp_path / "out.onnx").read_bytes() == b"an earlier one"
+
+
+def test_the_original_encoder_is_not_exported(tmp_path: Path) -> None:
+    paper = replace(fitted("kmeans"), method=Sscc(3, _CLASSES, SsccConfig.paper()))
+    save_model(paper, tmp_path / "paper.safetensors")
+    with pytest.raises(ModelError, match=r"paper\.safetensors: the original encoder"):
+        export(tmp_path / "paper.safetensors", tmp_path / "paper.onnx")
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxruntime", "onnxscript"])
+def test_without_the_extra_its_name_is_said(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModelError, match=rf'\({name}\): pip install "hsiclust\[onnx\]"'):
+        export(path.with_suffix(".safetensors"), tmp_path / "out.onnx")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.onnx: no such ONNX file"):
+        load_onnx(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 1000, -1, -100])
+def test_cut_files(path: Path, tmp_path: Path, keep: int) -> None:
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"cut\.onnx: (not an ONNX file|can be read, but)"):
+        load_onnx(cut)
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 64, b"II*\x00" * 99, b"\xff" * 1000])
+def test_other_files(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"other\.onnx: not an ONNX file"):
+        load_onnx(tmp_path / "other.onnx")
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "large.onnx").open("wb") as file:
+        file.truncate(2**31)  # a hole: takes no space
+    with pytest.raises(ModelError, match=r"large\.onnx: 2147483648 bytes"):
+        load_onnx(tmp_path / "large.onnx")
+
+
+def _set(**values: object) -> Edit:
+    """Change the metadata."""
+
+    def edit(proto: onnx.ModelProto) -> None:
+        facts = json.loads(proto.metadata_props[0].value) | values
+        proto.metadata_props[0].value = json.dumps(facts)
+
+    return edit
+
+
+def _no_metadata(proto: onnx.ModelProto) -> None:
+    del proto.metadata_props[:]
+
+
+def _long_metadata(proto: onnx.ModelProto) -> None:
+    proto.metadata_props[0].value += " " * 2**22
+
+
+def _other_domain(proto: onnx.ModelProto) -> None:
+    proto.opset_import.add(domain="com.example", version=1)
+
+
+def _node_of_another_domain(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].domain = "com.microsoft"
+
+
+def _function(proto: onnx.ModelProto) -> None:
+    proto.functions.add(name="Conv", domain="")
+
+
+def _external(proto: onnx.ModelProto) -> None:
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+
+
+def _external_constant(proto: onnx.ModelProto) -> None:
+    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[1], name="aside")
+    tensor.external_data.add(key="location", value="../aside")
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["aside"], value=tensor))
+
+
+def _loop(proto: onnx.ModelProto) -> None:
+    body = helper.make_graph([], "body", [], [])
+    proto.graph.node.insert(0, helper.make_node("Loop", ["", ""], [], body=body))
+
+
+def _sparse(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].attribute.add(name="sparse_value").sparse_tensor.dims.append(2**40)
+
+
+def _fixed_height(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 99
+
+
+def _second_input(proto: onnx.ModelProto) -> None:
+    proto.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+
+
+def _float_classes(proto: onnx.ModelProto) -> None:
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_no_metadata, "not a model of hsiclust"),
+        (_long_metadata, "not a model of hsiclust"),
+        (_set(schema_version=2), "later version"),
+        (_set(weights="/etc/passwd"), "damaged metadata"),
+        (_set(receptive_field=10**9), "damaged metadata"),
+        (_set(bands=[1, 2, 3, 4, 5, 8]), "band 8 of 8"),
+        (_set(bands=[1, 2, 3, 4, 5, 5]), "a band twice"),
+        (_set(bands=[1, 2]), "not 2 bands"),
+        (_set(classes={"names": ["a\nb"], "colours": [[0, 0, 0]]}), "not one line"),
+        (_other_domain, "operators of 'com.example'"),
+        (_node_of_another_domain, "operators of 'com.microsoft'"),
+        (_function, "functions"),
+        (_external, "in another file"),
+        (_external_constant, "'aside' in another file"),
+        (_loop, "control flow"),
+        (_sparse, "sparse"),
+        (_fixed_height, "any height and width"),
+        (_second_input, "input"),
+        (_float_classes, "outputs"),
+    ],
+)
+def test_files_of_strangers_are_refused(
+    path: Path, tmp_path: Path, edit: Edit, message: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"edited\.onnx: .*{message}") as caught:
+        load_onnx(_edited(path, tmp_path, edit))
+    assert "\n" not in str(caught.value)
+
+
+def _edited(path: Path, folder: Path, edit: Edit) -> Path:
+    proto = onnx.ModelProto.FromString(path.read_bytes())
+    edit(proto)
+    (folder / "edited.onnx").write_bytes(proto.SerializeToString())
+    return folder / "edited.onnx"
+
+
+def _unknown_operator(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].op_type = "Nothing"
+
+
+def test_a_graph_that_onnx_runtime_refuses(path: Path, tmp_path: Path) -> None:
+    model = load_onnx(_edited(path, tmp_path, _unknown_operator))
+    with pytest.raises(ModelError, match=r"edited\.onnx: ONNX Runtime refuses it"):
+        OnnxLabeller(model, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_set(classes={"names": ["a"], "colours": [[0, 0, 0]]}), "gives class [234] of 1"),
+        (_set(receptive_field=11), "gives labels of shape"),
+    ],
+)
+def test_a_graph_that_gives_no_labels(path: Path, tmp_path: Path, edit: Edit, message: str) -> None:
+    labeller = OnnxLabeller(load_onnx(_edited(path, tmp_path, edit)), "cpu")
+    with pytest.raises(ModelError, match=message):
+        labeller(Components(*scene(labeller.halo, 20, 20)))
+
+
+def test_a_block_that_the_graph_cannot_take(path: Path) -> None:
+    labeller = OnnxLabeller(load_onnx(path), "cpu")
+    block = torch.zeros(_BANDS + 1, 40, 40)
+    with pytest.raises(ModelError, match=r"ONNX Runtime fails on \(7, 40, 40\)"):
+        labeller(Components(block, torch.ones(40, 40, dtype=torch.bool)))
+
+
+@pytest.fixture
+def promised_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says that there is a GPU, and ONNX Runtime finds none."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+@pytest.mark.usefixtures("promised_cuda")
+def test_no_falling_back_without_a_word(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DeviceError, match=r"device cuda: .* CPUExecutionProvider") as caught:
+        OnnxLabeller(load_onnx(path), "cuda")
+    assert caught.value.exit_code == 5
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("promised_cuda")
+def test_auto_takes_what_runs(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    labeller = OnnxLabeller(load_onnx(path), "auto")
+    block, valid = scene(labeller.halo, 9, 9)
+    bands = RawBands.of(labeller.model).apply(block, valid)
+    assert labeller(Components(bands, valid)).classes.max() > 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_gives_the_same_labels(path: Path) -> None:
+    model = load_onnx(path)
+    try:
+        labeller = OnnxLabeller(model, "cuda")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    block, valid = scene(model.halo, 100, 150)
+    components = Components(RawBands.of(model).apply(block, valid), valid)
+    found, wanted = labeller(components), OnnxLabeller(model, "cpu")(components)
+    assert (found.classes == wanted.classes).mean() > 0.999
