@@ -27,7 +27,7 @@ def info(path: str) -> Facts:
         ModelError: It is a model file that cannot be read.
     """
     if is_tile_store(path):
-        return _store(Path(path))
+        return _store(path)
     if Path(path).suffix == ".safetensors" or is_model_file(path):
         return _model(Path(path))
     raster = data_file(path)
@@ -49,11 +49,11 @@ def _scene(path: str) -> Facts:
     }
 
 
-def _store(path: Path) -> Facts:
+def _store(path: str) -> Facts:
     store = TileStore.open(path)
     return {
         "kind": "store",
-        "path": str(path),
+        "path": path,
         "scene": store.scene,
         **_grid(store.grid),
         "tiles": len(store.tiles),

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from hsiclust.errors import HsiclustError, OutputExistsError
 from hsiclust.grid import Tile, TileGrid, Window
-from hsiclust.output import remove
+from hsiclust.location import (
+    Location,
+    is_there,
+    open_array,
+    open_group,
+    remove_location,
+    storage_errors,
+    store_location,
+)
 
 _FORMAT = "hsiclust-labels"
 _ARRAYS = ("labels", "confidence", "done")
@@ -29,12 +36,15 @@ class LabelStore:
     """Labels of an area of a scene.
 
     Attributes:
-        path: The Zarr group.
+        path: The Zarr group, on disk or on S3 (`s3://bucket/x.zarr`).
         tiles: How the area is cut; chunks are cores.
     """
 
-    path: Path
+    path: Location
     tiles: TileGrid
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", store_location(self.path))
 
     def open_or_create(self, run: str, overwrite: bool) -> None:
         """Go on with the store of the same run, or make an empty one.
@@ -53,32 +63,39 @@ class LabelStore:
                 f"{self.path}: holds an unfinished run with another scene, model or tile size; "
                 "--overwrite discards it"
             )
-        remove(self.path)
-        self._create(run)
+        remove_location(self.path)
+        with storage_errors(self.path):
+            self._create(run)
+
+    def remove(self) -> None:
+        """Remove the store, if it is there."""
+        remove_location(self.path)
 
     @staticmethod
-    def tile_of_run(path: Path, run: str) -> int | None:
+    def tile_of_run(path: str | Path, run: str) -> int | None:
         """Side of the tiles of an unfinished run, if there is one of this hash at `path`.
 
         A run that goes on keeps its tile size, whatever memory the machine has now.
         """
-        attributes = _attributes(path)
+        attributes = _attributes(store_location(path))
         tile = attributes.get("tile")
         return tile if attributes.get("run") == run and isinstance(tile, int) else None
 
     def missing(self) -> list[int]:
         """Tiles that are not labelled yet."""
-        return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
+        with storage_errors(self.path):
+            return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
 
     def write(
         self, tile: Tile, labels: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
     ) -> None:
         """Write one tile's core, `(row, col)`, then its flag."""
         where = tile.core.relative_to(self.tiles.area).slices
-        self._array("labels")[where] = labels
-        if confidence is not None:
-            self._array("confidence")[where] = confidence
-        self._array("done")[tile.index] = 1
+        with storage_errors(self.path):
+            self._array("labels")[where] = labels
+            if confidence is not None:
+                self._array("confidence")[where] = confidence
+            self._array("done")[tile.index] = 1
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Labels of a window of the area, `(row, col)`."""
@@ -90,7 +107,8 @@ class LabelStore:
 
     def _read(self, name: str, window: Window) -> NDArray[np.uint8]:
         try:
-            return np.asarray(self._array(name)[window.slices], np.uint8)
+            with storage_errors(self.path):
+                return np.asarray(self._array(name)[window.slices], np.uint8)
         except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
             self._forget(window)
             raise HsiclustError(
@@ -103,13 +121,14 @@ class LabelStore:
         top, left = window.row // self.tiles.tile_rows, window.col // self.tiles.tile_cols
         bottom = (window.row_stop - 1) // self.tiles.tile_rows
         right = (window.col_stop - 1) // self.tiles.tile_cols
-        done = self._array("done")
-        for row in range(top, bottom + 1):
-            for col in range(left, right + 1):
-                done[row * self.tiles.across + col] = 0
+        with storage_errors(self.path):
+            done = self._array("done")
+            for row in range(top, bottom + 1):
+                for col in range(left, right + 1):
+                    done[row * self.tiles.across + col] = 0
 
     def _create(self, run: str) -> None:
-        group = zarr.open_group(self.path, mode="w")
+        group = open_group(self.path, "w")
         shape = (self.tiles.area.rows, self.tiles.area.cols)
         chunks = (min(self.tiles.tile_rows, shape[0]), min(self.tiles.tile_cols, shape[1]))
         for name, fill in (("labels", 0), ("confidence", UNSURE)):
@@ -123,18 +142,17 @@ class LabelStore:
 
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)
-        whole = all((self.path / name / "zarr.json").is_file() for name in _ARRAYS)
         same = attributes.get("run") == run and attributes.get("tiles") == asdict(self.tiles)
-        return whole and same
+        return same and all(is_there(self.path / name / "zarr.json") for name in _ARRAYS)
 
     def _array(self, name: str) -> Any:
-        return zarr.open_array(self.path / name, mode="r+")
+        return open_array(self.path, name, "r+")
 
 
-def _attributes(path: Path) -> dict[str, Any]:
+def _attributes(path: Location) -> dict[str, Any]:
     """What a store says of itself; nothing where there is none, or one that was never finished."""
     try:
-        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        attributes = dict(open_group(path, "r").attrs)
     except (BaseZarrError, OSError, ValueError):
         return {}
     return attributes if attributes.get("format") == _FORMAT else {}
