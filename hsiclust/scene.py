@@ -26,9 +26,12 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from hsiclust.bands import Bands, describe_bands
+from hsiclust.cube import CubeFacts, CubeReader
 from hsiclust.envi import RawCube, data_file_of_header, raw_cube
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
+from hsiclust.hdf5 import is_hdf5, open_hdf5, split_name
+from hsiclust.products import hdf5_cube
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +129,8 @@ class Scene:
                 can be used (complex values, no band).
         """
         name = data_file(path)
+        if is_hdf5(name) and (cube := hdf5_cube(name)) is not None:
+            return _of_cube(name, cube, CubeReader(split_name(name)[0], open_hdf5, cube), nodata)
         with open_raster(name) as dataset:
             if dataset.gcps[0] and dataset.transform == Affine.identity():
                 log.warning(
@@ -259,6 +264,19 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         layout=_layout(dataset, raw),
         blocks=_blocks(dataset, raw),
         reader=GdalReader(path) if raw is None else raw,
+    )
+
+
+def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -> Scene:
+    return Scene(
+        path=path,
+        grid=cube.grid,
+        bands=cube.bands,
+        dtype=cube.dtype,
+        nodata=cube.nodata if nodata is None else float(nodata),
+        layout=cube.layout,
+        blocks=cube.blocks,
+        reader=reader,
     )
 
 
