@@ -168,7 +168,7 @@ def find_grid(cube: Variable, others: Sequence[Variable], axes: tuple[int, int, 
     rows, cols = (cube.array.shape[axis] for axis in axes[1:])
     mapping = _grid_mapping(cube, others)
     transform = _geotransform(mapping) or _even_coordinates(cube, others, axes)
-    crs = wkt_of(mapping.get("crs_wkt") or mapping.get("spatial_ref") or mapping.get("epsg_code"))
+    crs = _crs(mapping) or _crs(cube.attributes)
     if (
         crs is None
         and transform is not None
@@ -176,6 +176,16 @@ def find_grid(cube: Variable, others: Sequence[Variable], axes: tuple[int, int, 
     ):
         crs = wkt_of(4326)  # CF: latitude and longitude without a grid mapping
     return PixelGrid(rows, cols, transform or Affine.identity(), crs)
+
+
+def _crs(attributes: Mapping[str, Any]) -> str | None:
+    found = attributes.get("_CRS")  # GDAL's way in Zarr
+    if isinstance(found, Mapping):
+        return wkt_of(found.get("wkt"))
+    for name in ("crs_wkt", "spatial_ref", "proj:code", "epsg_code"):
+        if name in attributes and (crs := wkt_of(attributes[name])) is not None:
+            return crs
+    return None
 
 
 def _grid_mapping(cube: Variable, others: Sequence[Variable]) -> Mapping[str, Any]:

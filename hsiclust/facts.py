@@ -10,7 +10,7 @@ from hsiclust.bands import Bands
 from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import is_model_file, load_model
-from hsiclust.scene import Scene, data_file
+from hsiclust.scene import Scene, data_file, is_container
 from hsiclust.tiles import TileStore, is_tile_store
 
 Facts = dict[str, Any]
@@ -31,7 +31,7 @@ def info(path: str) -> Facts:
     if Path(path).suffix == ".safetensors" or is_model_file(path):
         return _model(Path(path))
     raster = data_file(path)
-    facts = describe_map(raster)
+    facts = None if is_container(raster) else describe_map(raster)
     return {"kind": "map", **facts} if facts is not None else _scene(raster)
 
 

@@ -52,6 +52,11 @@ class S3Url:
         """Last part of the prefix."""
         return self.key.rpartition("/")[2]
 
+    @property
+    def parent(self) -> S3Url:
+        """The prefix without its last part."""
+        return S3Url(self.bucket, self.key.rpartition("/")[0])
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
@@ -108,7 +113,7 @@ def open_group(where: Location, mode: Mode) -> zarr.Group:
     import zarr
 
     with storage_errors(where):
-        return zarr.open_group(_zarr_store(where), mode=mode, zarr_format=3)
+        return zarr.open_group(zarr_store(where), mode=mode, zarr_format=3)
 
 
 def open_array(where: Location, name: str, mode: Literal["r", "r+"]) -> Any:
@@ -121,7 +126,7 @@ def open_array(where: Location, name: str, mode: Literal["r", "r+"]) -> Any:
     import zarr
 
     with storage_errors(where):
-        return zarr.open_array(_zarr_store(where / name), mode=mode, zarr_format=3)
+        return zarr.open_array(zarr_store(where / name), mode=mode, zarr_format=3)
 
 
 def is_there(where: Location) -> bool:
@@ -132,9 +137,9 @@ def is_there(where: Location) -> bool:
     """
     if isinstance(where, Path):
         return where.exists()
-    import obstore
-
     with storage_errors(where):
+        import obstore
+
         try:
             obstore.head(_client(where.bucket), where.key)
         except FileNotFoundError:
@@ -151,12 +156,43 @@ def remove_location(where: Location) -> None:
     if isinstance(where, Path):
         remove(where)
         return
-    import obstore
-
-    client = _client(where.bucket)
     with storage_errors(where):
+        import obstore
+
+        client = _client(where.bucket)
         for objects in obstore.list(client, where.key):
             obstore.delete(client, [item["path"] for item in objects])
+
+
+def stamp(where: Location) -> tuple[object, ...]:
+    """What differs between two states of a file, or of a folder of files: sizes, times, tags.
+
+    Raises:
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, S3Url):
+        return _remote_stamp(where)
+    if not where.is_dir():
+        status = where.stat() if where.is_file() else None
+        return (status.st_size, status.st_mtime_ns) if status else ()
+    files = [file.stat() for file in where.rglob("*") if file.is_file()]
+    newest = max((status.st_mtime_ns for status in files), default=0)
+    return len(files), sum(status.st_size for status in files), newest
+
+
+def _remote_stamp(where: S3Url) -> tuple[object, ...]:
+    """Of one object its tag; of a prefix the number of objects, their bytes and the newest."""
+    with storage_errors(where):
+        import obstore
+
+        client = _client(where.bucket)
+        try:
+            found = obstore.head(client, where.key)
+        except FileNotFoundError:
+            objects = [item for part in obstore.list(client, where.key) for item in part]
+            newest = max((str(item["last_modified"]) for item in objects), default="")
+            return len(objects), sum(item["size"] for item in objects), newest
+        return found["size"], found["e_tag"], str(found["last_modified"])
 
 
 @contextmanager
@@ -191,7 +227,8 @@ def storage_errors(where: Location) -> Iterator[None]:
         raise StorageError(f"{where}: {_in_short(error)}") from error
 
 
-def _zarr_store(where: Location) -> StoreLike:
+def zarr_store(where: Location) -> StoreLike:
+    """What Zarr opens there."""
     if isinstance(where, Path):
         return where
     from zarr.storage import ObjectStore

@@ -85,7 +85,7 @@ def write() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """URL of a server that speaks S3."""
-    with s3server.served() as url:
+    with s3server.serving("s3") as url:
         yield url
 
 
@@ -100,5 +100,5 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def refusing_server() -> Iterator[str]:
     """URL of a server that says 403 to everything."""
-    with s3server.refusing() as url:
+    with s3server.serving("refusing") as url:
         yield url

@@ -1,33 +1,38 @@
-"""A server on loopback that speaks S3, and the environment that leads to it."""
+"""Servers on loopback: one that speaks S3, one of plain files, one that refuses everything.
+
+Each runs in a process of its own: GDAL may ask for bytes while it holds Python's lock, and a
+server in a thread of the same process would wait for that lock forever.
+"""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.request import Request, urlopen
 
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 BUCKET = "scenes"
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The server's URL, with an empty bucket."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+def serving(kind: str, *arguments: object) -> Iterator[str]:
+    """The URL of a server: "s3", "refusing", or "files FOLDER LOG"."""
+    command = [sys.executable, __file__, kind, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +49,19 @@ def lead_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def bucket(name: str = BUCKET) -> S3Store:
     """A client of its own, independent of the one under test."""
     return S3Store(name, client_options={"allow_http": True})
+
+
+def put(key: str, content: Path | bytes) -> str:
+    """Put an object, or a folder of them, into the bucket; returns the URL."""
+    if isinstance(content, bytes):
+        obstore.put(bucket(), key, content)
+    elif content.is_file():
+        obstore.put(bucket(), key, content.read_bytes())
+    else:
+        for file in content.rglob("*"):
+            if file.is_file():
+                put(f"{key}/{file.relative_to(content)}", file)
+    return f"s3://{BUCKET}/{key}"
 
 
 def stored(prefix: str | None = None) -> list[str]:
@@ -70,21 +88,58 @@ class _Refusing(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def refusing() -> Iterator[str]:
-    """The URL of a server that refuses everything."""
-    with serving(_Refusing) as url:
-        yield url
+class _Files(SimpleHTTPRequestHandler):
+    """A folder, as web servers give it: parts of a file where they are asked for."""
+
+    folder: str
+    log: Path
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments, directory=self.folder)  # type: ignore[misc]
+
+    def do_GET(self) -> None:
+        file = Path(self.translate_path(self.path))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None or not file.is_file():
+            return super().do_GET()
+        data = file.read_bytes()
+        start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data))
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        self.send_header("Content-Length", str(stop - start))
+        self.end_headers()
+        self.wfile.write(data[start:stop])
+        return None
+
+    def log_message(self, format: str, *args: object) -> None:
+        with self.log.open("a") as log:
+            log.write(f"{self.command} {self.path}\n")
 
 
-@contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of an HTTP server on loopback."""
+def _serve(handler: type[BaseHTTPRequestHandler]) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+        sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+        sys.stdout.flush()
+        server.serve_forever()
+
+
+def _serve_s3() -> None:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "s3":
+        _serve_s3()
+    elif sys.argv[1] == "refusing":
+        _serve(_Refusing)
+    else:
+        _Files.folder, _Files.log = sys.argv[2], Path(sys.argv[3])
+        _serve(_Files)

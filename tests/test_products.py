@@ -282,7 +282,7 @@ def test_coordinates_give_the_grid(tmp_path: Path) -> None:
     scene = Scene.open(path)
     assert scene.grid.transform == Affine(30, 0, 4e5 - 15, 0, -30, 5e6 + 15)
     assert scene.grid.crs == UTM
-    assert scene.bands.wavelengths == tuple(float(centre) for centre in CENTRES.round(6))
+    assert scene.bands.wavelengths == pytest.approx(CENTRES.tolist())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
