@@ -27,6 +27,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUBDATASET = re.compile(
     r'(?P<driver>NETCDF|HDF5):(?:"(?P<quoted>[^"]+)"|(?P<plain>.+?)):(?P<array>[^:"]+)'
 )
+_SUFFIXES = (".h5", ".he5", ".hdf5", ".nc", ".nc4")
 _MOST_OBJECTS = 10_000
 _DEEPEST = 32
 # Decoded chunks that HDF5 keeps: neighbouring windows meet in them.
@@ -39,6 +40,11 @@ def split_name(name: str) -> tuple[str, str | None]:
     if match is None:
         return name, None
     return match["quoted"] or match["plain"], match["array"].strip("/")
+
+
+def is_hdf5_name(name: str) -> bool:
+    """Whether a name is one that HDF5 and netCDF files have."""
+    return split_name(name)[0].lower().endswith(_SUFFIXES)
 
 
 def is_hdf5(name: str) -> bool:

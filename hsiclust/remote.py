@@ -58,6 +58,8 @@ def gdal_settings(name: str, environment: Mapping[str, str] = os.environ) -> dic
     alone = urlsplit(name).path.lower().endswith(_ALONE)
     settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if alone else "TRUE",
+        # A worker outlives its runs: what it has of a file must not outlive the file.
+        "CPL_VSIL_CURL_NON_CACHED": ":".join(_SERVERS),
         "GDAL_HTTP_MAX_RETRY": "5",
         "GDAL_HTTP_RETRY_DELAY": "1",
         "GDAL_HTTP_CONNECTTIMEOUT": str(int(_TIMEOUT)),
@@ -80,7 +82,7 @@ def data_file_names(stem: str) -> list[str]:
 
 def explain(message: str) -> str:
     """What GDAL says of a remote file that it cannot open, in words that say what to do."""
-    if "response code: 404" in message or "does not exist in the file system" in message:
+    if re.search(r"response code: 404|not exist in the file system|key does not exist", message):
         return "there is nothing of this name on the server"
     if re.search(r"response code: 40[13]|AccessDenied|Access Denied", message):
         return f"the server refuses access ({message}); check the credentials"

@@ -31,7 +31,7 @@ from hsiclust.envi import RawCube, data_file_of_header, raw_cube
 from hsiclust.errors import InputError
 from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.hdf5 import is_hdf5, open_hdf5, split_name
+from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
 from hsiclust.products import hdf5_cube
 from hsiclust.remote import (
     data_file_names,
@@ -144,6 +144,10 @@ class Scene:
         if is_zarr(name):
             cube = zarr_cube(name)
             return _of_cube(name, cube, CubeReader(name, open_zarr, cube), nodata)
+        if is_remote(name) and is_hdf5_name(name):
+            raise InputError(
+                f"{name}: HDF5 and netCDF files are read from disk alone; copy it there first"
+            )
         if is_hdf5(name) and (found := hdf5_cube(name)) is not None:
             return _of_cube(name, found, CubeReader(split_name(name)[0], open_hdf5, found), nodata)
         with open_raster(name) as dataset:
