@@ -19,12 +19,10 @@ from hsiclust.bands import Bands
 from hsiclust.errors import HsiclustError, InputError
 from hsiclust.grid import PixelGrid, Window
 
-# Bytes that are decoded at once, besides the window itself; one row of chunks at least.
-_PIECE_BYTES = 2**26
+# Bytes that are decoded at once, besides the window itself; the chunks of one row at least.
+_PIECE_BYTES = 2**25
 # A chunk is decoded whole, whatever a file says of its size.
 _LARGEST_CHUNK = 2**31
-# Bands of an unchunked array that are read to be thrown away rather than skipped one by one.
-_SKIPPED_BANDS = 16
 
 
 class StoredArray(Protocol):
@@ -168,9 +166,8 @@ def _empty(facts: CubeFacts, window: Window, bands: int) -> NDArray[np.generic]:
     """`(band, row, col)`, in memory in the order of the file, which copies fastest."""
     axes = facts.parts[0].axes
     lengths = (bands, window.rows, window.cols)
-    stored = [lengths[axes.index(axis)] for axis in sorted(axes)]
-    order = [sorted(axes).index(axis) for axis in axes]
-    block: NDArray[np.generic] = np.empty(stored, facts.dtype).transpose(order)
+    stored = [lengths[axes.index(axis)] for axis in range(3)]
+    block: NDArray[np.generic] = np.empty(stored, facts.dtype).transpose(axes)
     return block
 
 
@@ -191,38 +188,63 @@ def _read_part(
         block: `(band, row, col)`, filled in place.
     """
     band_axis, row_axis, col_axis = part.axes
-    chunks = array.chunks or (1,) * len(array.shape)
-    gap = chunks[band_axis] if array.chunks else _SKIPPED_BANDS
-    index: list[slice | int] = [0] * len(array.shape)
+    chunk_rows = array.chunks[row_axis] if array.chunks else 1
+    index = [slice(0)] * 3
     index[col_axis] = slice(window.col, window.col_stop)
-    for positions, stored in _runs(inside, gap):
-        low, high = min(stored), max(stored) + 1
+    for bands in _runs(inside, array, part, window):
+        low, high = bands[0][1], bands[-1][1] + 1
         index[band_axis] = slice(low, high)
-        picked = _selection([band - low for band in stored])
         row_bytes = (high - low) * window.cols * block.dtype.itemsize
-        for start, stop in _pieces(window, chunks[row_axis], row_bytes):
+        for start, stop in _pieces(window, chunk_rows, row_bytes):
             index[row_axis] = slice(start, stop)
-            piece = np.asarray(array[tuple(index)])
-            cube = piece.transpose(_without_singles(part.axes))  # (band, row, col)
-            block[_selection(positions), start - window.row : stop - window.row] = cube[picked]
+            piece = np.asarray(array[tuple(index)]).transpose(part.axes)  # (band, row, col)
+            rows = slice(start - window.row, stop - window.row)
+            for to, taken in _stretches(bands, low):
+                block[to, rows] = piece[taken]
 
 
-def _without_singles(axes: tuple[int, int, int]) -> list[int]:
-    """Where band, row and column lie when all other axes are gone."""
-    return [sorted(axes).index(axis) for axis in axes]
+def _least_gap(array: StoredArray, band_axis: int) -> int:
+    """Bands between two that are worth skipping: those of a chunk, or of a pixel, come together."""
+    if array.chunks is not None:
+        return array.chunks[band_axis]
+    return array.shape[band_axis] if band_axis == 2 else 1
 
 
-def _runs(inside: Mapping[int, int], gap: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Positions and stored bands in groups that are worth reading in one go."""
-    positions: list[int] = []
-    stored: list[int] = []
+def _runs(
+    inside: Mapping[int, int], array: StoredArray, part: CubePart, window: Window
+) -> Iterator[list[tuple[int, int]]]:
+    """Positions and stored bands in groups that are read in one go, whole chunks at a time."""
+    band_axis, row_axis, _ = part.axes
+    gap = _least_gap(array, band_axis)
+    chunk = (array.chunks or array.shape)[band_axis]
+    row_bytes = window.cols * array.dtype.itemsize * chunk
+    rows = min(window.rows, array.chunks[row_axis] if array.chunks else 1)
+    most = max(1, _PIECE_BYTES // (row_bytes * rows))  # chunks along the band axis
+    run: list[tuple[int, int]] = []
     for position, band in sorted(inside.items(), key=lambda item: item[1]):
-        if stored and band - stored[-1] > gap:
-            yield positions, stored
-            positions, stored = [], []
-        positions.append(position)
-        stored.append(band)
-    yield positions, stored
+        if run and (band - run[-1][1] > gap or band // chunk - run[0][1] // chunk >= most):
+            yield run
+            run = []
+        run.append((position, band))
+    yield run
+
+
+def _stretches(bands: Sequence[tuple[int, int]], low: int) -> Iterator[tuple[slice, slice]]:
+    """Positions and stored bands less `low` as slices: lists copy several times slower."""
+    start = 0
+    while start < len(bands):
+        step = bands[start + 1][0] - bands[start][0] if start + 1 < len(bands) else 1
+        step = step if abs(step) == 1 else 1
+        stop = start + 1
+        while stop < len(bands) and (
+            bands[stop][0] - bands[stop - 1][0] == step and bands[stop][1] - bands[stop - 1][1] == 1
+        ):
+            stop += 1
+        first, last = bands[start], bands[stop - 1]
+        taken = slice(first[1] - low, last[1] - low + 1)
+        end = last[0] + step
+        yield slice(first[0], end if end >= 0 else None, step), taken
+        start = stop
 
 
 def _pieces(window: Window, chunk_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
@@ -233,16 +255,6 @@ def _pieces(window: Window, chunk_rows: int, row_bytes: int) -> Iterator[tuple[i
         stop = min((start // step + 1) * step, window.row_stop)
         yield start, stop
         start = stop
-
-
-def _selection(numbers: Sequence[int]) -> slice | NDArray[np.intp]:
-    """Numbers as an index; a run of neighbours as a slice, which copies faster."""
-    first, last = numbers[0], numbers[-1]
-    if list(numbers) == list(range(first, last + 1)):
-        return slice(first, last + 1)
-    if list(numbers) == list(range(first, last - 1, -1)):
-        return slice(first, last - 1 if last else None, -1)
-    return np.asarray(numbers)
 
 
 def _raise_zeros(block: NDArray[Any]) -> None:
@@ -273,9 +285,9 @@ def describe_layout(
     kind: str, array: StoredArray, axes: tuple[int, int, int], compression: str
 ) -> tuple[str, tuple[int, int]]:
     """How an array lies on disk, in words, and the rows and columns of a chunk."""
-    place = ("first", "in the middle", "last")[sorted(axes).index(axes[0])]
+    place = ("first", "in the middle", "last")[axes[0]]
     if array.chunks is None:
         return f"{kind} in one piece, band {place}, uncompressed", (1, array.shape[axes[2]])
-    chunks = " x ".join(str(array.chunks[axis]) for axis in sorted(axes))
+    chunks = " x ".join(str(length) for length in array.chunks)
     rows, cols = (min(array.chunks[axis], array.shape[axis]) for axis in axes[1:])
     return f"{kind} chunks of {chunks}, band {place}, {compression}", (rows, cols)
