@@ -1,8 +1,9 @@
 """Cubes in HDF5 and netCDF-4 files.
 
-GDAL takes the last two axes of an array for rows and columns. Most hyperspectral products store
-the band axis last, and come out of it as rasters of columns and bands, without wavelengths. So
-the cubes of these files are read here; what is no cube (a mask, a netCDF-3 file) stays with GDAL.
+GDAL's HDF5 driver takes the last two axes of an array for rows and columns. Most hyperspectral
+products store the band axis last or in the middle, and come out of it as rasters of columns and
+bands, without wavelengths. So the cubes of these files are read here; what is no cube (a mask, a
+netCDF-3 file) stays with GDAL.
 
 Links and storage that lead out of the file are not followed: a file from a stranger must not
 choose what else is read.
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUBDATASET = re.compile(
-    r'(?P<driver>NETCDF|HDF5):(?:"(?P<quoted>[^"]+)"|(?P<plain>.+?)):(?P<array>[^:"]+)'
+    r'(?P<driver>NETCDF|HDF5):(?:"(?P<quoted>[^"]+)"|(?P<plain>.+?)):(?P<array>[^:"]+)',
+    re.IGNORECASE,
 )
 _SUFFIXES = (".h5", ".he5", ".hdf5", ".nc", ".nc4")
 _MOST_OBJECTS = 10_000

@@ -21,13 +21,14 @@ from hsiclust.output import locked, remove
 
 if TYPE_CHECKING:
     import zarr
-    from obstore.store import S3Config
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.store import S3Config, S3Store
     from zarr.storage import StoreLike
 
 # `pathlib` folds the two slashes of a URL into one; a path made from a URL still names it.
 _S3_URL = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)/+(?P<key>.+?)/*")
 _SUFFIX = ".zarr"
-# What a client of S3 is made from, besides the credentials, which it finds itself.
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
 _NO_SIGNATURE = ("AWS_NO_SIGN_REQUEST", "AWS_SKIP_SIGNATURE")
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _MOST_RETRIES = 5
@@ -237,31 +238,27 @@ def zarr_store(where: Location) -> StoreLike:
     return ObjectStore(_client(where.bucket, where.key))
 
 
-def _client(bucket: str, prefix: str | None = None) -> Any:
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
-    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    unsigned = any(os.environ.get(name, "").lower() in _TRUE for name in _NO_SIGNATURE)
-    credentials = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SESSION_TOKEN")
-    return _cached_client(bucket, prefix, endpoint, unsigned, credentials)
+def _client(bucket: str, prefix: str | None = None) -> S3Store:
+    environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith("AWS_"))
+    return _cached_client(bucket, prefix, environment)
 
 
 @functools.lru_cache(maxsize=32)
 def _cached_client(
-    bucket: str,
-    prefix: str | None,
-    endpoint: str | None,
-    unsigned: bool,
-    credentials: tuple[str | None, ...],
-) -> Any:
+    bucket: str, prefix: str | None, environment: tuple[tuple[str, str], ...]
+) -> S3Store:
     """A client, made once a process: it holds the connections.
 
-    What it takes from the environment is part of the key, so that no client outlives a change.
+    The environment is part of the key, so that no client outlives a change of it. Most of it the
+    client reads itself.
     """
-    del credentials  # the client reads them itself
     from obstore.store import S3Store
 
+    known = dict(environment)
+    unsigned = any(known.get(name, "").lower() in _TRUE for name in _NO_SIGNATURE)
+    endpoint = next((known[name] for name in _ENDPOINTS if known.get(name)), None)
     if endpoint is not None and "://" not in endpoint:  # as GDAL wants it
-        secure = os.environ.get("AWS_HTTPS", "YES").lower() in _TRUE
+        secure = known.get("AWS_HTTPS", "YES").lower() in _TRUE
         endpoint = f"{'https' if secure else 'http'}://{endpoint}"
     config: S3Config = {"skip_signature": unsigned}
     if endpoint is not None:
@@ -270,10 +267,27 @@ def _cached_client(
         bucket,
         prefix=prefix,
         config=config,
+        credential_provider=None if unsigned or "AWS_ACCESS_KEY_ID" in known else _profile(),
         # Without TLS only where the endpoint itself says so.
         client_options={"allow_http": (endpoint or "").startswith("http://")},
         retry_config={"max_retries": _MOST_RETRIES},
     )
+
+
+def _profile() -> Boto3CredentialProvider | None:
+    """Credentials of the user's profile (files, SSO), where there are any and boto3 is there."""
+    files = (
+        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")),
+        Path(os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")),
+    )
+    if "AWS_PROFILE" not in os.environ and not any(f.expanduser().is_file() for f in files):
+        return None
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return Boto3CredentialProvider()
+    except (ImportError, ValueError):  # no boto3, or a profile without credentials
+        return None
 
 
 def _in_short(error: BaseException) -> str:

@@ -162,6 +162,17 @@ def test_no_route(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
         is_tile_store(URL)
 
 
+def test_credentials_of_a_profile(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3server.put("run/x.zarr/zarr.json", b"{}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    file.write_text("[field]\naws_access_key_id = nobody\naws_secret_access_key = nothing\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "field")
+    assert is_there(location(URL))
+
+
 def test_no_access(s3: str, refusing_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", refusing_server)
     with pytest.raises(StorageError, match=r"refuses access \(403 Forbidden\)"):

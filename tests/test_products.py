@@ -140,6 +140,7 @@ def test_emit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         'NETCDF:"{}":reflectance_uncertainty',
         "NETCDF:{}:/reflectance_uncertainty",
         'HDF5:"{}"://reflectance_uncertainty',
+        "netcdf:{}:reflectance_uncertainty",
     ],
 )
 def test_an_array_of_an_emit_file_by_name(tmp_path: Path, spelling: str) -> None:
