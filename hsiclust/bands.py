@@ -87,6 +87,45 @@ def describe_bands(
     return Bands(count, tuple(names), wavelengths, fwhm, units, good)
 
 
+def bands_of_lists(
+    count: int,
+    wavelengths: Sequence[float],
+    units: str,
+    fwhm: Sequence[float] | None = None,
+    good: Sequence[float] | None = None,
+) -> Bands:
+    """Bands as the arrays of a container describe them.
+
+    Args:
+        count: Number of bands.
+        wavelengths: Centres; left out unless there are `count` finite ones.
+        units: Their unit; by the size of the values where it is none that is known.
+        fwhm: Full widths at half maximum, in the same unit.
+        good: Above zero for bands that are to be used.
+    """
+    names = ("",) * count
+    flags = None if good is None or len(good) != count else tuple(flag > 0 for flag in good)
+    centres = _in_nanometres(wavelengths, units, wavelengths, count)
+    if centres is None:
+        return Bands(count, names, good=flags)
+    widths = None if fwhm is None else _in_nanometres(fwhm, units, wavelengths, count)
+    return Bands(count, names, centres, widths, units.strip() or "unknown", flags)
+
+
+def is_wavelength_unit(text: str) -> bool:
+    """Whether a text is a unit that wavelengths come in."""
+    return text.strip().lower().removesuffix("s") in _NANOMETRES
+
+
+def _in_nanometres(
+    values: Sequence[float], units: str, centres: Sequence[float], count: int
+) -> tuple[float, ...] | None:
+    if len(values) != count or not bool(np.isfinite(values).all()):
+        return None
+    factor = _factor(units, centres)
+    return tuple(round(float(value) * factor, 6) for value in values)
+
+
 _Spectral = tuple[tuple[float, ...], tuple[float, ...] | None, str]
 
 

@@ -84,7 +84,7 @@ def _lines(title: str) -> Show:
     return show
 
 
-def print_result(as_json: bool, path: Path, facts: Mapping[str, Any]) -> None:
+def print_result(as_json: bool, path: object, facts: Mapping[str, Any]) -> None:
     """The path that was written, or one JSON object."""
     sys.stdout.write((json.dumps(jsonable(facts)) if as_json else str(path)) + "\n")
 

@@ -29,6 +29,12 @@ class InputError(HsiclustError, ValueError):
     exit_code = 3
 
 
+class StorageError(HsiclustError):
+    """Remote storage that does not answer, or that refuses access."""
+
+    exit_code = 3
+
+
 class NoOverlapError(InputError):
     """Vectors or a raster that do not meet the scene."""
 

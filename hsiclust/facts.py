@@ -11,7 +11,7 @@ from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import is_model_file, load_model
 from hsiclust.onnxfile import is_onnx_file, load_onnx
-from hsiclust.scene import Scene, data_file
+from hsiclust.scene import Scene, data_file, is_container
 from hsiclust.tiles import TileStore, is_tile_store
 
 Facts = dict[str, Any]
@@ -30,11 +30,11 @@ def info(path: str) -> Facts:
     if is_onnx_file(path):
         return _onnx(Path(path))
     if is_tile_store(path):
-        return _store(Path(path))
+        return _store(path)
     if Path(path).suffix == ".safetensors" or is_model_file(path):
         return _model(Path(path))
     raster = data_file(path)
-    facts = describe_map(raster)
+    facts = None if is_container(raster) else describe_map(raster)
     return {"kind": "map", **facts} if facts is not None else _scene(raster)
 
 
@@ -52,11 +52,11 @@ def _scene(path: str) -> Facts:
     }
 
 
-def _store(path: Path) -> Facts:
+def _store(path: str) -> Facts:
     store = TileStore.open(path)
     return {
         "kind": "store",
-        "path": str(path),
+        "path": path,
         "scene": store.scene,
         **_grid(store.grid),
         "tiles": len(store.tiles),

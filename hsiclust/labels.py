@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from hsiclust.errors import HsiclustError, OutputExistsError
 from hsiclust.grid import Tile, TileGrid, Window
-from hsiclust.output import remove
+from hsiclust.location import (
+    Location,
+    is_there,
+    open_array,
+    open_group,
+    remove_location,
+    storage_errors,
+    store_location,
+)
 from hsiclust.readplan import ReadPlan
 
 _FORMAT = "hsiclust-labels"
@@ -31,17 +38,20 @@ class LabelStore:
     """Labels of an area of a scene.
 
     Attributes:
-        path: The Zarr group.
+        path: The Zarr group, on disk or on S3 (`s3://bucket/x.zarr`).
         reading: How the area is cut and read; chunks are cores.
     """
 
-    path: Path
+    path: Location
     reading: ReadPlan
 
     @property
     def tiles(self) -> TileGrid:
         """How the area is cut."""
         return self.reading.tiles
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", store_location(self.path))
 
     def open_or_create(self, run: str, overwrite: bool) -> None:
         """Go on with the store of the same run, or make an empty one.
@@ -60,16 +70,21 @@ class LabelStore:
                 f"{self.path}: holds an unfinished run with another scene, model or tile size; "
                 "--overwrite discards it"
             )
-        remove(self.path)
-        self._create(run)
+        remove_location(self.path)
+        with storage_errors(self.path):
+            self._create(run)
+
+    def remove(self) -> None:
+        """Remove the store, if it is there."""
+        remove_location(self.path)
 
     @staticmethod
-    def reading_of_run(path: Path, run: str) -> ReadPlan | None:
+    def reading_of_run(path: str | Path, run: str) -> ReadPlan | None:
         """How an unfinished run of this hash at `path` reads, if there is one.
 
         A run that goes on keeps its tiles, whatever memory the machine has now.
         """
-        attributes = _attributes(path)
+        attributes = _attributes(store_location(path))
         if attributes.get("run") != run:
             return None
         try:
@@ -79,7 +94,8 @@ class LabelStore:
 
     def missing(self) -> list[int]:
         """Tiles that are not labelled yet."""
-        return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
+        with storage_errors(self.path):
+            return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
 
     def missing_of(self, tiles: range) -> list[int]:
         """Those of neighbouring tiles that are not labelled yet."""
@@ -91,10 +107,11 @@ class LabelStore:
     ) -> None:
         """Write one tile's core, `(row, col)`, then its flag."""
         where = tile.core.relative_to(self.tiles.area).slices
-        self._array("labels")[where] = labels
-        if confidence is not None:
-            self._array("confidence")[where] = confidence
-        self._array("done")[tile.index] = 1
+        with storage_errors(self.path):
+            self._array("labels")[where] = labels
+            if confidence is not None:
+                self._array("confidence")[where] = confidence
+            self._array("done")[tile.index] = 1
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Labels of a window of the area, `(row, col)`."""
@@ -106,7 +123,8 @@ class LabelStore:
 
     def _read(self, name: str, window: Window) -> NDArray[np.uint8]:
         try:
-            return np.asarray(self._array(name)[window.slices], np.uint8)
+            with storage_errors(self.path):
+                return np.asarray(self._array(name)[window.slices], np.uint8)
         except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
             self._forget(window)
             raise HsiclustError(
@@ -119,13 +137,14 @@ class LabelStore:
         top, left = window.row // self.tiles.tile_rows, window.col // self.tiles.tile_cols
         bottom = (window.row_stop - 1) // self.tiles.tile_rows
         right = (window.col_stop - 1) // self.tiles.tile_cols
-        done = self._array("done")
-        for row in range(top, bottom + 1):
-            for col in range(left, right + 1):
-                done[row * self.tiles.across + col] = 0
+        with storage_errors(self.path):
+            done = self._array("done")
+            for row in range(top, bottom + 1):
+                for col in range(left, right + 1):
+                    done[row * self.tiles.across + col] = 0
 
     def _create(self, run: str) -> None:
-        group = zarr.open_group(self.path, mode="w")
+        group = open_group(self.path, "w")
         shape = (self.tiles.area.rows, self.tiles.area.cols)
         chunks = (min(self.tiles.tile_rows, shape[0]), min(self.tiles.tile_cols, shape[1]))
         for name, fill in (("labels", 0), ("confidence", UNSURE)):
@@ -136,12 +155,11 @@ class LabelStore:
 
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)
-        whole = all((self.path / name / "zarr.json").is_file() for name in _ARRAYS)
         same = attributes.get("run") == run and attributes.get("reading") == asdict(self.reading)
-        return whole and same
+        return same and all(is_there(self.path / name / "zarr.json") for name in _ARRAYS)
 
     def _array(self, name: str) -> Any:
-        return zarr.open_array(self.path / name, mode="r+")
+        return open_array(self.path, name, "r+")
 
 
 def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:
@@ -152,10 +170,10 @@ def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:
     return ReadPlan(TileGrid(scene, area, **tiles), **rest)
 
 
-def _attributes(path: Path) -> dict[str, Any]:
+def _attributes(path: Location) -> dict[str, Any]:
     """What a store says of itself; nothing where there is none, or one that was never finished."""
     try:
-        attributes = dict(zarr.open_group(path, mode="r").attrs)
+        attributes = dict(open_group(path, "r").attrs)
     except (BaseZarrError, OSError, ValueError):
         return {}
     return attributes if attributes.get("format") == _FORMAT else {}

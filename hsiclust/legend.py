@@ -54,6 +54,8 @@ def describe_map(path: str | Path) -> dict[str, Any] | None:
         InputError: The file cannot be read, or its sidecar is damaged or too large.
     """
     with open_raster(str(path)) as dataset:
+        if dataset.count == 0:  # a container of rasters
+            return None
         tags: dict[str, str] = dataset.tags()
         whole = dataset.count == 1 and dataset.dtypes[0].startswith(("int", "uint"))
         layout = dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT", dataset.driver)

@@ -44,7 +44,7 @@ def lesson_tiles(
     tiles = []
     for number, source in enumerate(sources):
         if is_tile_store(source):
-            store = TileStore.open(Path(source))
+            store = TileStore.open(source)
             _check_store(store, model, context)
             mask = mask_of(store.grid, options)
             chosen = spread_tiles(store.tiles, store.written(), budget, mask, options.seed)

@@ -41,12 +41,15 @@ class RawBands:
         """For this file."""
         return cls(model.depth, model.nodata)
 
-    def apply(self, block: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def apply(
+        self, block: torch.Tensor, valid: torch.Tensor, into: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """`(B, row, col)`, any real type, and `(row, col)` to `(B, row, col)`, float32.
 
         Invalid pixels are NaN, which the graph knows for invalid.
         """
-        bands = block.to("cpu", torch.float32, copy=True)
+        bands = torch.empty(block.shape, dtype=torch.float32) if into is None else into
+        bands.copy_(block)
         values, inside = bands.numpy(), valid.cpu().numpy()
         if self.nodata is not None:
             # The scene decides what is nodata. Where it has another value than the model's scene

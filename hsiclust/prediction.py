@@ -26,7 +26,7 @@ from hsiclust.labelmap import write_confidence, write_map
 from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest, load_model
-from hsiclust.output import locked, remove
+from hsiclust.output import locked
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, Strip, StripSource
@@ -97,7 +97,7 @@ def predict(
             if progress is not None:
                 progress(done, len(job.tiles))
         confidence = _write(plan, store, options)
-        remove(store.path)
+        store.remove()
     if labelled == 0 and not resumed:
         log.warning(
             "%s: not one pixel got a class: each is nodata or not finite in a band that the model "

@@ -230,7 +230,7 @@ def _transform(
                 f"{stores[0]}: a tile store has its transform already; "
                 "--transform, --components and --bidx belong to `tile`"
             )
-        store = TileStore.open(Path(stores[0]))
+        store = TileStore.open(stores[0])
         return store.transform, store.sensor, None
     scenes = [Scene.open(source, options.nodata) for source in sources]
     regions = [

@@ -26,9 +26,21 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from hsiclust.bands import Bands, describe_bands
+from hsiclust.cube import CubeFacts, CubeReader
 from hsiclust.envi import RawCube, data_file_of_header, raw_cube
 from hsiclust.errors import InputError
+from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
 from hsiclust.grid import Piece, PixelGrid, Window
+from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
+from hsiclust.products import hdf5_cube
+from hsiclust.remote import (
+    data_file_names,
+    explain,
+    gdal_name,
+    gdal_settings,
+    is_remote,
+    source_stamp,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +83,7 @@ class GdalReader:
             InputError: GDAL cannot read or decode the file.
         """
         try:
-            with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
+            with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES, **gdal_settings(self.path)):
                 block: NDArray[np.generic] = self._dataset().read(
                     [band + 1 for band in bands],
                     window=RasterioWindow(window.col, window.row, window.cols, window.rows),
@@ -120,14 +132,26 @@ class Scene:
         """Read a scene's metadata.
 
         Args:
-            path: GeoTIFF, ENVI data file or its header, or anything else that GDAL reads.
+            path: GeoTIFF, ENVI data file or its header, HDF5 or netCDF file or an array in one,
+                Zarr group or array, or anything else that GDAL reads; on disk, `s3://` or
+                `https://`.
             nodata: Overrides the nodata value of the file.
 
         Raises:
             InputError: The file is not there, is no raster, is cut short, or holds nothing that
-                can be used (complex values, no band).
+                can be used (complex values, no band, no known band axis).
+            StorageError: S3 does not answer, or refuses.
         """
         name = data_file(path)
+        if is_zarr(name):
+            cube = zarr_cube(name)
+            return _of_cube(name, cube, CubeReader(name, open_zarr, cube), nodata)
+        if is_remote(name) and is_hdf5_name(name):
+            raise InputError(
+                f"{name}: HDF5 and netCDF files are read from disk alone; copy it there first"
+            )
+        if is_hdf5(name) and (found := hdf5_cube(name)) is not None:
+            return _of_cube(name, found, CubeReader(split_name(name)[0], open_hdf5, found), nodata)
         with open_raster(name) as dataset:
             if dataset.gcps[0] and dataset.transform == Affine.identity():
                 log.warning(
@@ -144,11 +168,13 @@ class Scene:
 
     @property
     def identity(self) -> str:
-        """Hash of path, size and time of the file, and of how it is understood."""
-        file = Path(self.path)
-        status = file.stat() if file.is_file() else None
-        size, changed = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-        facts = (str(file.absolute()), size, changed, self.grid, self.dtype, self.nodata)
+        """Hash of path, size and time of the file, and of how it is understood.
+
+        Raises:
+            StorageError: A server does not answer when asked for size and time.
+        """
+        place = self.path if is_remote(self.path) else str(Path(self.path).absolute())
+        facts = (place, *source_stamp(self.path), self.grid, self.dtype, self.nodata)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     @property
@@ -241,6 +267,10 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
         with _open_quietly(path) as dataset:
             yield dataset
     except (RasterioError, OSError) as error:
+        if is_remote(path):
+            raise InputError(
+                f"{path}: cannot be opened: {explain(innermost_message(error))}"
+            ) from error
         if not Path(path).exists() and "://" not in path and not path.startswith("/vsi"):
             raise InputError(f"{path}: no such file") from error
         raise InputError(
@@ -251,7 +281,8 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
 def _open_quietly(path: str) -> DatasetReader:
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
+        with rasterio.Env(**gdal_settings(path)):
+            return rasterio.open(gdal_name(path))
 
 
 def innermost_message(error: BaseException) -> str:
@@ -267,10 +298,25 @@ def data_file(path: str | Path) -> str:
     Raises:
         InputError: A header without data file.
     """
+    if is_remote(str(path)):
+        return _remote_data_file(str(path))
     file = Path(path)
     if file.suffix.lower() == ".hdr" and file.is_file():
         return str(data_file_of_header(file))
     return str(path)
+
+
+def _remote_data_file(url: str) -> str:
+    """As `data_file`, by asking the server for each name that a data file may have."""
+    if not url.lower().endswith(".hdr"):
+        return url
+    for candidate in data_file_names(url[: -len(".hdr")]):
+        try:
+            with _open_quietly(candidate):
+                return candidate
+        except RasterioError:
+            continue
+    raise InputError(f"{url}: no data file beside this ENVI header that can be opened")
 
 
 def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
@@ -295,6 +341,24 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         blocks=_blocks(dataset, raw),
         reader=GdalReader(path) if raw is None else raw,
     )
+
+
+def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -> Scene:
+    return Scene(
+        path=path,
+        grid=cube.grid,
+        bands=cube.bands,
+        dtype=cube.dtype,
+        nodata=cube.nodata if nodata is None else float(nodata),
+        layout=cube.layout,
+        blocks=cube.blocks,
+        reader=reader,
+    )
+
+
+def is_container(name: str) -> bool:
+    """Whether a name means arrays in a container (HDF5, Zarr), which may be no raster to GDAL."""
+    return is_zarr(name) or is_hdf5(name)
 
 
 def grid_of(dataset: DatasetReader) -> PixelGrid:

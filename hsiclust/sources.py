@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from hsiclust.components import SceneComponents
@@ -25,7 +23,7 @@ def open_source(
     if not is_tile_store(path):
         scene = Scene.open(path, nodata)
         return SceneComponents.of(scene, model.transform, model.sensor, device)
-    store = TileStore.open(Path(path))
+    store = TileStore.open(path)
     if not store.transform.equals(model.transform):
         raise ModelError(f"{path}: this tile store was made with another spectral transform")
     if store.tiles.halo < model.method.halo:

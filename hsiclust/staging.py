@@ -6,7 +6,6 @@ import functools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from hsiclust.components import SceneComponents
 from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import UsageError
 from hsiclust.grid import TileGrid, Window, even_tile_size
+from hsiclust.location import Location
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tiles import TileStore
@@ -58,7 +58,7 @@ def plan_store(
     area: Window,
     transform: SpectralTransform,
     sensor: Bands,
-    path: Path,
+    path: Location,
     shape: TileShape,
 ) -> TileStore:
     """Describe the store of a scene's tiles; nothing is written yet.
@@ -119,7 +119,7 @@ def stage_tile(job: StagingJob, index: int) -> int:
 @functools.lru_cache(maxsize=2)
 def _opened(job: StagingJob) -> tuple[SceneComponents, TileStore]:
     """Scene and store, opened once a process for each job."""
-    store = TileStore.open(Path(job.store))
+    store = TileStore.open(job.store)
     scene = Scene.open(job.scene, job.nodata)
     cpu = torch.device("cpu")
     return SceneComponents.of(scene, store.transform, store.sensor, cpu), store

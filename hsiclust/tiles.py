@@ -28,7 +28,16 @@ from hsiclust.bands import Bands
 from hsiclust.components import Components
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Tile, TileGrid, Window
-from hsiclust.output import remove
+from hsiclust.location import (
+    Location,
+    S3Url,
+    location,
+    may_be_store,
+    open_array,
+    open_group,
+    remove_location,
+    storage_errors,
+)
 from hsiclust.spectra import SpectralTransform
 
 _FORMAT = "hsiclust-tiles"
@@ -43,7 +52,7 @@ class TileStore:
     """Tiles of one scene on disk.
 
     Attributes:
-        path: The Zarr group.
+        path: The Zarr group, on disk or on S3 (`s3://bucket/x.zarr`).
         scene: Name of the scene that was tiled.
         grid: Its pixel grid.
         tiles: How it was cut.
@@ -53,7 +62,7 @@ class TileStore:
         created: Given to each store on disk when it is made; "" until then.
     """
 
-    path: Path
+    path: Location
     scene: str
     grid: PixelGrid
     tiles: TileGrid
@@ -80,7 +89,7 @@ class TileStore:
         """Go on with the same store, or make an empty one; returns whether it was there."""
         if self._is_on_disk():
             return True
-        remove(self.path)
+        remove_location(self.path)
         self.create()
         return False
 
@@ -97,8 +106,12 @@ class TileStore:
             return False
 
     def create(self) -> None:
-        """Make the store on disk, with no tile in it; replaces whatever is there."""
-        group = zarr.open_group(self.path, mode="w")
+        """Make the store, with no tile in it; replaces whatever is there."""
+        with storage_errors(self.path):
+            self._create()
+
+    def _create(self) -> None:
+        group = open_group(self.path, "w")
         rows, cols = self._tile_shape()
         count = len(self.tiles)
         depth = self.transform.components
@@ -118,32 +131,43 @@ class TileStore:
         group.attrs.update({**self._attributes(), "created": secrets.token_hex(8)})
 
     @classmethod
-    def open(cls, path: Path) -> TileStore:
+    def open(cls, path: str | Path | S3Url) -> TileStore:
         """Open a store.
 
         Raises:
             InputError: There is no store, or it is not one of this program's.
+            StorageError: S3 does not answer, or refuses.
         """
+        where = location(path)
         try:
-            group = zarr.open_group(path, mode="r")
-            attributes = dict(group.attrs)
-            if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
-                raise InputError(f"{path}: not a tile store of version {_VERSION}")
-            store = cls._from_attributes(path, group, attributes)
-            store._check_arrays(group)
-            return store
+            with storage_errors(where):
+                return cls._opened(where)
         except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: cannot be opened as a tile store: {error}") from error
 
+    @classmethod
+    def _opened(cls, path: Location) -> TileStore:
+        group = open_group(path, "r")
+        attributes = dict(group.attrs)
+        if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
+            raise InputError(f"{path}: not a tile store of version {_VERSION}")
+        store = cls._from_attributes(path, group, attributes)
+        store._check_arrays(group)
+        return store
+
     def missing(self) -> list[int]:
         """Tiles that are not written yet."""
-        return [int(index) for index in np.flatnonzero(_array(self.path, "done")[:] == 0)]
+        return [int(index) for index in np.flatnonzero(self._flags() == 0)]
 
     def written(self) -> list[int]:
         """Tiles that are written."""
-        return [int(index) for index in np.flatnonzero(_array(self.path, "done")[:])]
+        return [int(index) for index in np.flatnonzero(self._flags())]
+
+    def _flags(self) -> NDArray[np.uint8]:
+        with storage_errors(self.path):
+            return np.asarray(_array(self.path, "done")[:])
 
     def write(self, tile: Tile, components: Components) -> None:
         """Write one tile, then its flag.
@@ -153,9 +177,10 @@ class TileStore:
         """
         values = components.values.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16)
         rows, cols = components.valid.shape
-        _array(self.path, "components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
-        _array(self.path, "valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
-        _array(self.path, "done")[tile.index] = 1
+        with storage_errors(self.path):
+            _array(self.path, "components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
+            _array(self.path, "valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
+            _array(self.path, "done")[tile.index] = 1
 
     def read(self, tile: Tile) -> Components:
         """Read one tile: `(C, core + 2 halo)`, float32.
@@ -177,14 +202,17 @@ class TileStore:
         Raises:
             InputError: The tile was never written.
         """
-        if not _array(self.path, "done")[index]:
-            raise InputError(f"{self.path}: tile {index} was never written; run `tile` again")
         try:
-            return _array(self.path, "components")[index], _array(self.path, "valid")[index]
+            with storage_errors(self.path):
+                written = bool(_array(self.path, "done")[index])
+                values, valid = (_array(self.path, name)[index] for name in ("components", "valid"))
         except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
             raise InputError(
                 f"{self.path}: tile {index} is damaged ({error}); make the store again"
             ) from error
+        if not written:
+            raise InputError(f"{self.path}: tile {index} was never written; run `tile` again")
+        return values, valid
 
     def _check_arrays(self, group: zarr.Group) -> None:
         """Compare the arrays on disk with what the attributes say, before one is read."""
@@ -218,7 +246,7 @@ class TileStore:
 
     @classmethod
     def _from_attributes(
-        cls, path: Path, group: zarr.Group, attributes: Mapping[str, Any]
+        cls, path: Location, group: zarr.Group, attributes: Mapping[str, Any]
     ) -> TileStore:
         arrays = {name: _floats(group[f"transform/{name}"]) for name in _TRANSFORM_ARRAYS}
         transform = SpectralTransform(
@@ -241,12 +269,17 @@ class TileStore:
         )
 
 
-def is_tile_store(path: str | Path) -> bool:
-    """Whether a path is a Zarr group of this format."""
-    if not Path(path).is_dir():
+def is_tile_store(path: str | Path | S3Url) -> bool:
+    """Whether a path or an S3 URL is a Zarr group of this format.
+
+    Raises:
+        StorageError: S3 does not answer, or refuses.
+    """
+    where = location(path)
+    if not may_be_store(where):
         return False
     try:
-        return dict(zarr.open_group(path, mode="r").attrs).get("format") == _FORMAT
+        return dict(open_group(where, "r").attrs).get("format") == _FORMAT
     except (BaseZarrError, OSError, ValueError):
         return False
 
@@ -284,8 +317,8 @@ def _tuple_or_none(value: list[Any] | None) -> tuple[Any, ...] | None:
     return None if value is None else tuple(value)
 
 
-def _array(path: Path, name: str) -> Any:
-    return zarr.open_array(path / name, mode="r+")
+def _array(path: Location, name: str) -> Any:
+    return open_array(path, name, "r+")
 
 
 def _floats(array: Any) -> NDArray[np.float64]:

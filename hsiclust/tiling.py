@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import OutputExistsError, UsageError
+from hsiclust.location import is_there, locked_location, remove_location, store_location
 from hsiclust.modelfile import load_model
-from hsiclust.output import locked, refuse_inputs, remove
+from hsiclust.output import refuse_inputs
 from hsiclust.recipe import Bounds, area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
@@ -44,7 +45,7 @@ class TileOptions:
 
 def tile(
     path: str,
-    output: Path,
+    output: str | Path,
     options: TileOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> TileStore:
@@ -54,16 +55,19 @@ def tile(
 
     Args:
         path: The scene.
-        output: The store.
+        output: The store; a folder or `s3://bucket/x.zarr`.
         options: How.
         progress: Called with tiles done and tiles in all.
 
     Raises:
         InputError: The scene cannot be used.
         OutputExistsError: A finished store, or anything else, is there.
+        StorageError: S3 does not answer, or refuses.
     """
-    refuse_inputs(output, path, options.model)
-    if output.exists() and not is_tile_store(output):
+    where = store_location(output)
+    if isinstance(where, Path):
+        refuse_inputs(where, path, options.model)
+    if is_there(where) and not is_tile_store(where):
         raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)
     area = area_of(scene.grid, options.bounds)
@@ -73,12 +77,12 @@ def tile(
     else:
         sensor = scene.bands
         transform = fit_to_scenes([Region(scene, area)], options.transform, options.seed)
-    store = plan_store(scene, area, transform, sensor, output, options.shape)
-    with locked(output):
-        if output.exists() and not (options.overwrite or store.is_unfinished()):
+    store = plan_store(scene, area, transform, sensor, where, options.shape)
+    with locked_location(where):
+        if is_there(where) and not (options.overwrite or store.is_unfinished()):
             raise OutputExistsError(f"{output}: is there already; --overwrite replaces it")
         if not store.is_unfinished():
-            remove(output)
+            remove_location(where)
         store.open_or_create()
         todo = store.missing()
         done = len(store.tiles) - len(todo)
@@ -86,4 +90,4 @@ def tile(
             done += 1
             if progress is not None:
                 progress(done, len(store.tiles))
-    return TileStore.open(output)
+    return TileStore.open(where)

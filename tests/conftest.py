@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import s3server
 from affine import Affine
 from hypothesis import settings
 from numpy.typing import NDArray
@@ -79,3 +80,25 @@ def fields(tmp_path: Path) -> tuple[Path, Path]:
 def write() -> Callable[..., Path]:
     """`write_raster`, for tests that make rasters of their own."""
     return write_raster
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """URL of a server that speaks S3."""
+    with s3server.serving("s3") as url:
+        yield url
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an S3 server with an empty bucket, to which the environment leads."""
+    s3server.lead_to(s3_server, monkeypatch)
+    s3server.reset(s3_server)
+    return s3_server
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    """URL of a server that says 403 to everything."""
+    with s3server.serving("refusing") as url:
+        yield url

@@ -14,11 +14,11 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
-from hsiclust import prediction
 from hsiclust.api import predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
+from hsiclust.labels import LabelStore
 from hsiclust.output import locked
 from hsiclust.prediction import predict as run_prediction
 from hsiclust.prediction_plan import PredictOptions, plan_prediction
@@ -224,11 +224,11 @@ def test_a_run_killed_after_its_maps_ends_well(
     output = tmp_path / "map.tif"
     options = replace(HERE, confidence=True)
 
-    def kill(path: Path) -> None:
+    def kill(store: LabelStore) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(prediction, "remove", kill)
+        patched.setattr(LabelStore, "remove", kill)
         with pytest.raises(Killed):
             predict(str(fields[0]), model, output, options)
     first = output.read_bytes()

@@ -1,0 +1,222 @@
+"""Cubes in Zarr groups and arrays, of version 2 or 3, on disk or on S3.
+
+What the axes are and where the pixels lie is said in the ways of xarray, rioxarray, GeoZarr and
+GDAL: names of dimensions, coordinate arrays, a `spatial_ref`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsiclust.conventions import Variable, find_axes, find_bands, find_grid, find_nodata
+from hsiclust.cube import CubeFacts, CubePart, StoredArray, check_array, describe_layout
+from hsiclust.errors import InputError
+from hsiclust.location import Location, location, storage_errors, zarr_store
+
+if TYPE_CHECKING:
+    import zarr
+
+_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+_DEEPEST = 3
+_VIRTUAL = "/vsis3/"
+
+
+def is_zarr(name: str) -> bool:
+    """Whether a name means a Zarr group or array; asks no server.
+
+    On disk by its metadata, on a server by a part of its name that ends in .zarr.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return any((folder / each).is_file() for each in _METADATA)
+    remote = "://" in name or name.startswith("/vsi")
+    return remote and any(part.endswith(".zarr") for part in name.split("/"))
+
+
+def zarr_location(name: str) -> Location:
+    """Where a Zarr scene lies.
+
+    Raises:
+        InputError: On a server that does not speak S3.
+    """
+    if name.startswith(_VIRTUAL):
+        name = f"s3://{name.removeprefix(_VIRTUAL)}"
+    where = location(name)
+    if isinstance(where, Path) and not where.is_dir():
+        raise InputError(f"{name}: Zarr is read from disk and from s3:// alone; copy it there")
+    return where
+
+
+def zarr_cube(name: str) -> CubeFacts:
+    """Describe the cube that a name means.
+
+    Args:
+        name: A Zarr array, or a group with one cube in it.
+
+    Raises:
+        InputError: It cannot be opened, or there is no one cube whose band axis is known.
+        StorageError: S3 does not answer, or refuses.
+    """
+    where = zarr_location(name)
+    with storage_errors(where):
+        return _describe(name, where)
+
+
+def open_zarr(name: str) -> Mapping[str, StoredArray]:
+    """The array that a name means, or those of the group, by name.
+
+    Raises:
+        InputError: It cannot be opened.
+        StorageError: S3 does not answer, or refuses.
+    """
+    where = zarr_location(name)
+    with storage_errors(where):
+        return {each.path: each.array for each in _node(name, where)[0]}
+
+
+@dataclass(frozen=True)
+class ZarrArray:
+    """An array whose failures to read are those of this program.
+
+    Attributes:
+        array: The array.
+        where: Where it lies.
+    """
+
+    array: zarr.Array[Any]
+    where: Location
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type, of either byte order."""
+        return np.dtype(self.array.dtype)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of a chunk; of the inner ones where the array has shards."""
+        return tuple(self.array.chunks)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Copy a part into memory."""
+        with storage_errors(self.where):
+            return np.asarray(self.array[key])
+
+
+def _describe(name: str, where: Location) -> CubeFacts:
+    cubes, others = _node(name, where)
+    if not cubes:
+        raise InputError(f"{name}: holds no array of three axes; name an array or a group with one")
+    axes_of = {each.path: find_axes(each, others) for each in cubes}
+    clear = [each for each in cubes if axes_of[each.path] is not None]
+    if len(clear) > 1:
+        names = ", ".join(f"{name.rstrip('/')}/{each.path}" for each in clear[:8])
+        raise InputError(f"{name}: holds {len(clear)} cubes; name one of them: {names}")
+    axes = axes_of[clear[0].path] if clear else None
+    if axes is None:
+        raise InputError(
+            f"{name}: nothing says which axis of {cubes[0].array.shape} is that of the bands: no "
+            "dimension is called so, and no array of wavelengths is as long"
+        )
+    return _facts(name, clear[0], others, axes)
+
+
+def _facts(
+    name: str, cube: Variable, others: list[Variable], axes: tuple[int, int, int]
+) -> CubeFacts:
+    check_array(name, cube.array)
+    bands = find_bands(cube, others, axes[0])
+    layout, blocks = _layout(cube, axes)
+    return CubeFacts(
+        parts=(CubePart(cube.path, axes, tuple(range(bands.count))),),
+        grid=find_grid(cube, others, axes),
+        bands=bands,
+        dtype=cube.array.dtype.newbyteorder("=").name,
+        nodata=find_nodata(cube.attributes),
+        layout=layout,
+        blocks=blocks,
+    )
+
+
+def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
+    """Cubes that a name can mean, and what lies beside them."""
+    import zarr
+    from zarr.errors import BaseZarrError
+
+    try:
+        node = zarr.open(zarr_store(where), mode="r")
+        if isinstance(node, zarr.Group):
+            variables = _variables(node, where)
+            return [each for each in variables if each.is_cube], variables
+        cube = _variable("", node, where)
+        return [cube] if cube.is_cube else [], _beside(where)
+    except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name}: cannot be opened as Zarr: {reason}") from error
+
+
+def _beside(where: Location) -> list[Variable]:
+    """What lies in the group of an array, if it lies in one."""
+    import zarr
+    from zarr.errors import BaseZarrError
+
+    try:
+        return _variables(zarr.open_group(zarr_store(where.parent), mode="r"), where)
+    except (BaseZarrError, OSError):
+        return []
+
+
+def _variables(group: zarr.Group, where: Location) -> list[Variable]:
+    import zarr
+
+    members = group.members(max_depth=_DEEPEST)
+    return [
+        _variable(path, member, where) for path, member in members if isinstance(member, zarr.Array)
+    ]
+
+
+def _variable(path: str, array: zarr.Array[Any], where: Location) -> Variable:
+    attributes = dict(array.attrs)
+    _refuse_pickle(array, where)
+    names: Any = getattr(array.metadata, "dimension_names", None)
+    names = names or attributes.get("_ARRAY_DIMENSIONS") or ()
+    dims = tuple(str(name or "").lower() for name in names)
+    if len(dims) != len(array.shape):
+        dims = ("",) * len(array.shape)
+    if find_nodata(attributes) is None and _is_nodata(array.fill_value):
+        attributes["_FillValue"] = array.fill_value
+    return Variable(path, ZarrArray(array, where), dims, attributes)
+
+
+def _is_nodata(fill: Any) -> bool:
+    """Whether chunks that were never written say so: every array has 0 if nobody chose."""
+    return isinstance(fill, int | float | np.number) and bool(np.isfinite(fill)) and fill != 0
+
+
+def _refuse_pickle(array: zarr.Array[Any], where: Location) -> None:
+    """Version 2 knows a codec that runs whatever a chunk says."""
+    codecs = (*array.filters, *array.compressors)
+    if any(getattr(codec, "codec_id", None) == "pickle" for codec in codecs):
+        raise InputError(f"{where}: its values are pickled, which may run any code; not read")
+
+
+def _layout(cube: Variable, axes: tuple[int, int, int]) -> tuple[str, tuple[int, int]]:
+    stored = cube.array
+    if not isinstance(stored, ZarrArray):
+        raise TypeError(type(stored))
+    codec = next(iter(stored.array.compressors), None)
+    name = getattr(codec, "codec_id", None) or type(codec).__name__.removesuffix("Codec").lower()
+    version = f"Zarr {stored.array.metadata.zarr_format}"
+    return describe_layout(version, stored, axes, "uncompressed" if codec is None else str(name))

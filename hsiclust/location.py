@@ -1,0 +1,309 @@
+"""Where a store lies: a folder on disk, or a prefix in an S3 bucket.
+
+The two stores ask this module for their Zarr groups and arrays, so that neither knows which of
+the two it lies on. S3 has no rename and no lock: what makes a store safe there is what makes it
+safe on disk, one writer a chunk and a flag that is written after it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hsiclust.errors import StorageError, UsageError
+from hsiclust.output import locked, remove
+
+if TYPE_CHECKING:
+    import zarr
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.store import S3Config, S3Store
+    from zarr.storage import StoreLike
+
+# `pathlib` folds the two slashes of a URL into one; a path made from a URL still names it.
+_S3_URL = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)/+(?P<key>.+?)/*")
+_SUFFIX = ".zarr"
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
+_NO_SIGNATURE = ("AWS_NO_SIGN_REQUEST", "AWS_SKIP_SIGNATURE")
+_TRUE = frozenset({"1", "yes", "true", "on"})
+_MOST_RETRIES = 5
+
+Mode = Literal["r", "r+", "w"]
+
+
+@dataclass(frozen=True)
+class S3Url:
+    """A prefix in a bucket.
+
+    Attributes:
+        bucket: The bucket's name.
+        key: The prefix, without slashes at its ends.
+    """
+
+    bucket: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Last part of the prefix."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def parent(self) -> S3Url:
+        """The prefix without its last part."""
+        return S3Url(self.bucket, self.key.rpartition("/")[0])
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    def __truediv__(self, name: str) -> S3Url:
+        return S3Url(self.bucket, f"{self.key}/{name}")
+
+
+Location = Path | S3Url
+
+
+def location(name: str | Path | S3Url) -> Location:
+    """The place that a name means: `s3://bucket/prefix`, or a path.
+
+    Raises:
+        UsageError: It names a whole bucket.
+    """
+    if isinstance(name, S3Url):
+        return name
+    match = _S3_URL.fullmatch(str(name))
+    if match is not None:
+        return S3Url(match["bucket"], match["key"])
+    if str(name).startswith(("s3://", "s3:/")):
+        raise UsageError(f"{name}: names a whole bucket; name a store in it: s3://bucket/x.zarr")
+    return Path(name)
+
+
+def store_location(name: str | Path | S3Url) -> Location:
+    """The place of a store that is to be written.
+
+    Raises:
+        UsageError: It is on S3 and its name does not end in .zarr, by which stores are told from
+            rasters there without asking the server.
+    """
+    where = location(name)
+    if isinstance(where, S3Url) and not where.name.endswith(_SUFFIX):
+        raise UsageError(f"{where}: a store on S3 has a name that ends in .zarr")
+    return where
+
+
+def may_be_store(where: Location) -> bool:
+    """Whether a store may be there; asks no server."""
+    return where.is_dir() if isinstance(where, Path) else where.name.endswith(_SUFFIX)
+
+
+def open_group(where: Location, mode: Mode) -> zarr.Group:
+    """Open a Zarr group, or make an empty one in its place ("w").
+
+    Version 3 alone: an array of version 2 may name the pickle codec, and run any code.
+
+    Raises:
+        zarr.errors.BaseZarrError: There is no group.
+        StorageError: S3 does not answer, or refuses.
+    """
+    import zarr
+
+    with storage_errors(where):
+        return zarr.open_group(zarr_store(where), mode=mode, zarr_format=3)
+
+
+def open_array(where: Location, name: str, mode: Literal["r", "r+"]) -> Any:
+    """Open an array of a Zarr group.
+
+    Raises:
+        zarr.errors.BaseZarrError: There is no such array.
+        StorageError: S3 does not answer, or refuses.
+    """
+    import zarr
+
+    with storage_errors(where):
+        return zarr.open_array(zarr_store(where / name), mode=mode, zarr_format=3)
+
+
+def is_there(where: Location) -> bool:
+    """Whether anything is there.
+
+    Raises:
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, Path):
+        return where.exists()
+    with storage_errors(where):
+        import obstore
+
+        try:
+            obstore.head(_client(where.bucket), where.key)
+        except FileNotFoundError:
+            return any(obstore.list(_client(where.bucket), where.key, chunk_size=1))
+    return True
+
+
+def remove_location(where: Location) -> None:
+    """Remove what is there, if anything is.
+
+    Raises:
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, Path):
+        remove(where)
+        return
+    with storage_errors(where):
+        import obstore
+
+        client = _client(where.bucket)
+        for objects in obstore.list(client, where.key):
+            obstore.delete(client, [item["path"] for item in objects])
+
+
+def stamp(where: Location) -> tuple[object, ...]:
+    """What differs between two states of a file, or of a folder of files: sizes, times, tags.
+
+    Raises:
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, S3Url):
+        return _remote_stamp(where)
+    if not where.is_dir():
+        status = where.stat() if where.is_file() else None
+        return (status.st_size, status.st_mtime_ns) if status else ()
+    files = [file.stat() for file in where.rglob("*") if file.is_file()]
+    newest = max((status.st_mtime_ns for status in files), default=0)
+    return len(files), sum(status.st_size for status in files), newest
+
+
+def _remote_stamp(where: S3Url) -> tuple[object, ...]:
+    """Of one object its tag; of a prefix the number of objects, their bytes and the newest."""
+    with storage_errors(where):
+        import obstore
+
+        client = _client(where.bucket)
+        try:
+            found = obstore.head(client, where.key)
+        except FileNotFoundError:
+            objects = [item for part in obstore.list(client, where.key) for item in part]
+            newest = max((str(item["last_modified"]) for item in objects), default="")
+            return len(objects), sum(item["size"] for item in objects), newest
+        return found["size"], found["e_tag"], str(found["last_modified"])
+
+
+@contextmanager
+def locked_location(where: Location) -> Iterator[None]:
+    """Keep every other run of this machine from writing there meanwhile; S3 knows no locks.
+
+    Raises:
+        OutputExistsError: Another run is writing there.
+    """
+    with locked(where) if isinstance(where, Path) else nullcontext():
+        yield
+
+
+@contextmanager
+def storage_errors(where: Location) -> Iterator[None]:
+    """Turn the failures of a server into `StorageError`; those of a disk pass."""
+    if isinstance(where, Path):
+        yield
+        return
+    try:
+        from obstore.exceptions import BaseError
+        from zarr.errors import BaseZarrError
+    except ImportError:
+        raise StorageError(
+            f"{where}: S3 needs a library that is not installed: pip install 'hsiclust[s3]'"
+        ) from None
+    try:
+        yield
+    except (BaseError, PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
+        if isinstance(error, BaseZarrError):
+            raise
+        raise StorageError(f"{where}: {_in_short(error)}") from error
+
+
+def zarr_store(where: Location) -> StoreLike:
+    """What Zarr opens there."""
+    if isinstance(where, Path):
+        return where
+    from zarr.storage import ObjectStore
+
+    # A client of its own prefix: Zarr writes group metadata down to the root of its store.
+    return ObjectStore(_client(where.bucket, where.key))
+
+
+def _client(bucket: str, prefix: str | None = None) -> S3Store:
+    environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith("AWS_"))
+    return _cached_client(bucket, prefix, environment)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached_client(
+    bucket: str, prefix: str | None, environment: tuple[tuple[str, str], ...]
+) -> S3Store:
+    """A client, made once a process: it holds the connections.
+
+    The environment is part of the key, so that no client outlives a change of it. Most of it the
+    client reads itself.
+    """
+    from obstore.store import S3Store
+
+    known = dict(environment)
+    unsigned = any(known.get(name, "").lower() in _TRUE for name in _NO_SIGNATURE)
+    endpoint = next((known[name] for name in _ENDPOINTS if known.get(name)), None)
+    if endpoint is not None and "://" not in endpoint:  # as GDAL wants it
+        secure = known.get("AWS_HTTPS", "YES").lower() in _TRUE
+        endpoint = f"{'https' if secure else 'http'}://{endpoint}"
+    config: S3Config = {"skip_signature": unsigned}
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+    return S3Store(
+        bucket,
+        prefix=prefix,
+        config=config,
+        credential_provider=None if unsigned or "AWS_ACCESS_KEY_ID" in known else _profile(),
+        # Without TLS only where the endpoint itself says so.
+        client_options={"allow_http": (endpoint or "").startswith("http://")},
+        retry_config={"max_retries": _MOST_RETRIES},
+    )
+
+
+def _profile() -> Boto3CredentialProvider | None:
+    """Credentials of the user's profile (files, SSO), where there are any and boto3 is there."""
+    files = (
+        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")),
+        Path(os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")),
+    )
+    if "AWS_PROFILE" not in os.environ and not any(f.expanduser().is_file() for f in files):
+        return None
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return Boto3CredentialProvider()
+    except (ImportError, ValueError):  # no boto3, or a profile without credentials
+        return None
+
+
+def _in_short(error: BaseException) -> str:
+    """What a client's error says, in one line: its own goes on over dozens."""
+    text = str(error).partition("Debug source")[0]
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
+    if "169.254.169.254" in text:
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if code is not None and code[1] == "NoSuchBucket":
+        return "there is no such bucket"
+    if status is not None and status[1].startswith(("401", "403")):
+        return f"the server refuses access ({status[1].strip()}); check the AWS_* credentials"
+    if status is not None:
+        return f"the server answers {status[1].strip()}"
+    if "HTTP error" in text:
+        url = re.search(r"https?://[^/\s]+", text)
+        return f"no answer from {url[0] if url else 'the server'}; check AWS_ENDPOINT_URL"
+    return " ".join(text.split()) or type(error).__name__

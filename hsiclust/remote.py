@@ -1,0 +1,117 @@
+"""Files that lie on servers: what GDAL calls them, what it needs to know, and what marks a change.
+
+GDAL reads parts of remote files itself (`/vsis3/`, `/vsicurl/`). This module gives it the names,
+and the settings without which it asks a server for dozens of files that are not there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from hsiclust.errors import StorageError
+from hsiclust.hdf5 import split_name
+from hsiclust.location import location, stamp
+
+_PREFIXES = {
+    "s3://": "/vsis3/",
+    "gs://": "/vsigs/",
+    "az://": "/vsiaz/",
+    "http://": "/vsicurl/http://",
+    "https://": "/vsicurl/https://",
+}
+_SERVERS = ("/vsis3/", "/vsigs/", "/vsiaz/", "/vsiadls/", "/vsioss/", "/vsiswift/", "/vsicurl/")
+_TIMEOUT = 30.0  # seconds
+# A TIFF holds all that matters: asking for its neighbours by name took 82 requests where 3 do, and
+# listing the folder fails on most servers. Other formats (ENVI) live by their neighbours.
+_ALONE = (".tif", ".tiff", ".jp2")
+_DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name means a file on a server."""
+    return name.startswith((*_PREFIXES, *_SERVERS))
+
+
+def gdal_name(name: str) -> str:
+    """What GDAL calls a file: `s3://bucket/key` is `/vsis3/bucket/key`, a URL `/vsicurl/URL`."""
+    for prefix, virtual in _PREFIXES.items():
+        if name.startswith(prefix):
+            return virtual + name.removeprefix(prefix)
+    return name
+
+
+def gdal_settings(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """GDAL's settings for a file on a server; none for others. What the user has set stays.
+
+    GDAL does not know `AWS_ENDPOINT_URL`, which every other client of S3 goes by; it is told in
+    its own words.
+    """
+    if not is_remote(name):
+        return {}
+    alone = urlsplit(name).path.lower().endswith(_ALONE)
+    settings = {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if alone else "TRUE",
+        # A worker outlives its runs: what it has of a file must not outlive the file.
+        "CPL_VSIL_CURL_NON_CACHED": ":".join(_SERVERS),
+        "GDAL_HTTP_MAX_RETRY": "5",
+        "GDAL_HTTP_RETRY_DELAY": "1",
+        "GDAL_HTTP_CONNECTTIMEOUT": str(int(_TIMEOUT)),
+    }
+    endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)
+    if endpoint is not None:
+        url = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        settings |= {
+            "AWS_S3_ENDPOINT": (url.netloc + url.path).rstrip("/"),
+            "AWS_HTTPS": "NO" if url.scheme == "http" else "YES",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+        }
+    return {key: value for key, value in settings.items() if key not in environment}
+
+
+def data_file_names(stem: str) -> list[str]:
+    """Names that the data file of an ENVI header may have, the likely ones first."""
+    return [stem + suffix for suffix in _DATA_SUFFIXES]
+
+
+def explain(message: str) -> str:
+    """What GDAL says of a remote file that it cannot open, in words that say what to do."""
+    if re.search(r"response code: 404|not exist in the file system|key does not exist", message):
+        return "there is nothing of this name on the server"
+    if re.search(r"response code: 40[13]|AccessDenied|Access Denied", message):
+        return f"the server refuses access ({message}); check the credentials"
+    if "AWS_SECRET_ACCESS_KEY" in message:
+        return (
+            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or AWS_NO_SIGN_REQUEST=YES for a public bucket"
+        )
+    return message
+
+
+def source_stamp(name: str) -> tuple[object, ...]:
+    """What differs between two states of a file, wherever it lies: sizes, times, tags.
+
+    Raises:
+        StorageError: A server does not answer, or refuses.
+    """
+    virtual = gdal_name(name)
+    if virtual.startswith("/vsis3/"):
+        return stamp(location("s3://" + virtual.removeprefix("/vsis3/")))
+    if virtual.startswith("/vsicurl/http"):
+        return _http_stamp(virtual.removeprefix("/vsicurl/"))
+    return stamp(Path(split_name(name)[0]))
+
+
+def _http_stamp(url: str) -> tuple[object, ...]:
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_TIMEOUT) as answer:  # noqa: S310 - http(s) by its callers
+            fields = ("Content-Length", "ETag", "Last-Modified")
+            return tuple(answer.headers.get(field) for field in fields)
+    except (URLError, OSError, ValueError) as error:
+        raise StorageError(f"{url}: cannot be asked for its size and time: {error}") from error
