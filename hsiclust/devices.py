@@ -61,5 +61,10 @@ def total_memory() -> int:
     return min(limits)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a CUDA device that are free; None for the processor."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def _machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -34,16 +34,31 @@ UNSURE = 255  # confidence of pixels that have no class
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a run keeps when it goes on.
+
+    Attributes:
+        reading: How the area is cut and read.
+        precision: What the network computes in.
+    """
+
+    reading: ReadPlan
+    precision: str
+
+
+@dataclass(frozen=True)
 class LabelStore:
     """Labels of an area of a scene.
 
     Attributes:
         path: The Zarr group, on disk or on S3 (`s3://bucket/x.zarr`).
         reading: How the area is cut and read; chunks are cores.
+        precision: What the network computes in.
     """
 
     path: Location
     reading: ReadPlan
+    precision: str = "float32"
 
     @property
     def tiles(self) -> TileGrid:
@@ -79,8 +94,8 @@ class LabelStore:
         remove_location(self.path)
 
     @staticmethod
-    def reading_of_run(path: str | Path, run: str) -> ReadPlan | None:
-        """How an unfinished run of this hash at `path` reads, if there is one.
+    def record_of_run(path: str | Path, run: str) -> Record | None:
+        """How an unfinished run of this hash at `path` works, if there is one.
 
         A run that goes on keeps its tiles, whatever memory the machine has now.
         """
@@ -88,7 +103,7 @@ class LabelStore:
         if attributes.get("run") != run:
             return None
         try:
-            return _reading_from_json(attributes["reading"])
+            return Record(_reading_from_json(attributes["reading"]), str(attributes["precision"]))
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -151,7 +166,8 @@ class LabelStore:
             group.create_array(name, shape=shape, chunks=chunks, dtype="uint8", fill_value=fill)
         group.create_array("done", shape=(len(self.tiles),), chunks=(1,), dtype="uint8")
         # Written last: a store without it was never finished and belongs to no run.
-        group.attrs.update({"format": _FORMAT, "run": run, "reading": asdict(self.reading)})
+        record = asdict(Record(self.reading, self.precision))
+        group.attrs.update({"format": _FORMAT, "run": run, **record})
 
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)

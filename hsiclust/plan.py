@@ -25,8 +25,11 @@ _NARROWEST_PANEL = 512
 _MORE_STEPS = 3
 # What the interpreter, torch, Dask and GDAL take before the first pixel.
 _BASE_BYTES = 640 * 2**20
-# Part of the machine's memory that a run takes when it was given no limit.
+# The same on a CUDA device.
+_DEVICE_BASE_BYTES = 768 * 2**20
+# Part of the machine's memory that a run takes when it was given no limit, and of the device's.
 _DEFAULT_SHARE = 0.5
+_DEVICE_SHARE = 0.8
 _FLOAT = 4
 
 
@@ -45,6 +48,7 @@ class Load:
         block: Side of the squares that the network sees at once.
         fixed: Bytes of each square that do not grow with it.
         cache: Bytes that the reading library keeps, whatever is read.
+        cuda: Whether a CUDA device computes; then components and network are in its memory.
     """
 
     bands: int
@@ -57,21 +61,55 @@ class Load:
     block: int
     fixed: int = 0
     cache: int = 0
+    cuda: bool = False
 
-    def step_bytes(self, rows: int, cols: int) -> int:
-        """Bytes of a step that was read and of the room above: components, and who is valid."""
+    def host(self, rows: int, cols: int) -> Share:
+        """Memory of the machine for strips of this height and width."""
+        raw, labels = self._raw_bytes(rows, cols), 4 * rows * min(cols, _WIDEST_TILE)
+        if self.cuda:  # what was read is copied to pinned memory
+            return Share(0, 2 * raw + labels)
+        network = self._network_bytes(rows, cols)
+        return Share(self._step_bytes(rows, cols), max(raw, network) + labels)
+
+    def device(self, rows: int, cols: int) -> Share:
+        """Memory of a CUDA device for them."""
+        if not self.cuda:
+            return Share(0, 0)
+        # As they were read, as float32, and as float32 less their mean.
+        raw = 3 * self._raw_bytes(rows, cols)
+        return Share(self._step_bytes(rows, cols), max(raw, self._network_bytes(rows, cols)))
+
+    def _step_bytes(self, rows: int, cols: int) -> int:
+        """A step that was read and the room above it: components, and who is valid."""
         return (rows + 2 * self.halo) * (cols + 2 * self.halo) * (self.components * _FLOAT + 1)
 
-    def strip_bytes(self, rows: int, cols: int) -> int:
-        """Bytes of a strip at work, beside its steps."""
+    def _raw_bytes(self, rows: int, cols: int) -> int:
+        """A piece that is being read: a byte a value says who is valid, a row is float32."""
         piece_rows, piece_cols = min(self.piece[0], rows), min(self.piece[1], cols)
-        # A byte a value says who is valid; a row is converted at a time.
-        raw = piece_rows * piece_cols * self.bands * (np.dtype(self.dtype).itemsize + 1)
-        row = piece_cols * self.bands * _FLOAT
+        value = np.dtype(self.dtype).itemsize + 1
+        return piece_cols * self.bands * (piece_rows * value + _FLOAT)
+
+    def _network_bytes(self, rows: int, cols: int) -> int:
+        """A block in the network."""
         side = (min(self.block, rows) + 2 * self.halo) * (min(self.block, cols) + 2 * self.halo)
-        network = side * _FLOAT * (2 * self.components + self.floats) + self.fixed
-        labels = 4 * rows * min(cols, _WIDEST_TILE)
-        return max(raw + row, network) + labels
+        return side * _FLOAT * (2 * self.components + self.floats) + self.fixed
+
+
+@dataclass(frozen=True)
+class Share:
+    """Bytes of a memory.
+
+    Attributes:
+        step: Of each step that is kept.
+        strip: Of each strip at work, beside its steps.
+    """
+
+    step: int
+    strip: int
+
+    def of(self, strips: int, workers: int) -> int:
+        """Bytes of so many strips at work in so many processes."""
+        return (strips + _MORE_STEPS * workers) * self.step + strips * self.strip
 
 
 @dataclass(frozen=True)
@@ -83,8 +121,8 @@ class RunPlan:
         tile_cols: Width of a core.
         panel: Columns of tiles that are read together.
         in_flight: Strips at work at once, over all processes.
-        step_bytes: Memory of a step.
-        strip_bytes: Memory of a strip at work, beside its steps.
+        host: What strips take of the machine's memory.
+        device: What they take of a CUDA device's.
         workers: Processes that work.
         leader: Whether another process leads them.
         cache: Bytes of each that the reading library keeps.
@@ -94,8 +132,8 @@ class RunPlan:
     tile_cols: int
     panel: int
     in_flight: int
-    step_bytes: int
-    strip_bytes: int
+    host: Share
+    device: Share = Share(0, 0)
     workers: int = 1
     leader: bool = False
     cache: int = 0
@@ -108,12 +146,45 @@ class RunPlan:
     @property
     def peak_bytes(self) -> int:
         """Expected peak of the whole run."""
-        steps = self.in_flight + _MORE_STEPS * self.workers
-        return self.base_bytes + steps * self.step_bytes + self.in_flight * self.strip_bytes
+        return self.base_bytes + self.host.of(self.in_flight, self.workers)
+
+    @property
+    def device_bytes(self) -> int:
+        """Expected peak on the CUDA device; 0 where none computes."""
+        strips = self.device.of(self.in_flight, self.workers)
+        return strips and strips + self.workers * _DEVICE_BASE_BYTES
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that a run may take.
+
+    Attributes:
+        memory: Of the machine.
+        device: Of the CUDA device.
+    """
+
+    memory: int
+    device: int
+
+    @classmethod
+    def of(cls, memory: int | None, device: int | None, free: int | None) -> Limits:
+        """What was asked for; else half of the machine, and most of what is `free` on the device.
+
+        What is free of a device is there for it alone.
+        """
+        return cls(
+            int(_DEFAULT_SHARE * total_memory()) if memory is None else memory,
+            int(_DEVICE_SHARE * (free or 0)) if device is None else device,
+        )
+
+    def hold(self, plan: RunPlan) -> bool:
+        """Whether a plan fits."""
+        return plan.peak_bytes <= self.memory and plan.device_bytes <= self.device
 
 
 def plan_run(
-    area: Window, load: Load, engine: EngineOptions, memory: int | None, side: int | None
+    area: Window, load: Load, engine: EngineOptions, limits: Limits, side: int | None
 ) -> RunPlan:
     """Choose the height of strips, the width of panels and the number of strips at work.
 
@@ -123,31 +194,40 @@ def plan_run(
         area: The pixels to work through.
         load: What a pixel costs.
         engine: Threads and processes that could work.
-        memory: Bytes that the run may take; half of what there is when None.
+        limits: Bytes that the run may take.
         side: Side of a tile, when the user chose one.
 
     Raises:
         MemoryPlanError: Not even one small strip fits.
     """
-    limit = int(_DEFAULT_SHARE * total_memory()) if memory is None else memory
     plans = [_plan_of(load, engine, *shape) for shape in _shapes(area, load, side)]
     for plan in plans:
-        if plan.peak_bytes <= limit:
+        if limits.hold(plan):
             return plan
     least = plans[-1]
-    workers = least.workers
-    while least.peak_bytes > limit and least.in_flight > workers:
+    while not limits.hold(least) and least.in_flight > least.workers:
         least = replace(least, in_flight=least.in_flight - 1)
-    if least.peak_bytes > limit:
-        places = f" in {workers + least.leader} processes" if least.leader else ""
-        raise MemoryPlanError(
-            f"{limit / 2**20:.0f} MiB are too little: the program itself takes "
-            f"{least.base_bytes / 2**20:.0f} MiB{places}, and strips of {least.tile_rows} rows and "
-            f"{min(least.panel * least.tile_cols, area.cols)} columns the rest; "
-            f"give at least {-(-least.peak_bytes // 2**20)} MiB"
-            + (" or fewer --workers" if workers > 1 else "")
-        )
+    if not limits.hold(least):
+        raise MemoryPlanError(_refusal(least, limits, area))
     return least
+
+
+def _refusal(least: RunPlan, limits: Limits, area: Window) -> str:
+    """What is too little, what it would have to hold, and what would be enough."""
+    cols = min(least.panel * least.tile_cols, area.cols)
+    strips = f"strips of {least.tile_rows} rows and {cols} columns"
+    if least.device_bytes > limits.device:
+        return (
+            f"{limits.device / 2**20:.0f} MiB of the device are too little for {strips}; "
+            f"give at least {-(-least.device_bytes // 2**20)} MiB with --gpu-memory"
+        )
+    places = f" in {least.workers + 1} processes" if least.leader else ""
+    return (
+        f"{limits.memory / 2**20:.0f} MiB are too little: the program itself takes "
+        f"{least.base_bytes / 2**20:.0f} MiB{places}, and {strips} the rest; "
+        f"give at least {-(-least.peak_bytes // 2**20)} MiB"
+        + (" or fewer --workers" if least.workers > 1 else "")
+    )
 
 
 def _shapes(area: Window, load: Load, side: int | None) -> Iterator[tuple[int, int, int]]:
@@ -185,8 +265,8 @@ def _plan_of(load: Load, engine: EngineOptions, rows: int, cols: int, panel: int
         tile_cols=cols,
         panel=panel,
         in_flight=engine.parallel,
-        step_bytes=load.step_bytes(rows, width),
-        strip_bytes=load.strip_bytes(rows, width),
+        host=load.host(rows, width),
+        device=load.device(rows, width),
         workers=engine.workers or 1,
         leader=engine.workers is not None,
         cache=load.cache,

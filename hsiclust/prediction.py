@@ -9,7 +9,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -17,24 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsiclust import __version__
+from hsiclust.blockwise import TileLabeller
 from hsiclust.clock import Clock
+from hsiclust.components import SceneComponents
 from hsiclust.devices import resolve_device
 from hsiclust.engine import run_tiles
-from hsiclust.grid import Tile, Window
-from hsiclust.labeller import Labeller, Labels, TorchLabeller
+from hsiclust.grid import Tile, TileGrid, Window
+from hsiclust.labeller import Labeller
 from hsiclust.labelmap import write_confidence, write_map
+from hsiclust.labelmodel import Precision, open_model
 from hsiclust.labels import LabelStore
+from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
-from hsiclust.modelfile import file_digest, load_model
+from hsiclust.modelfile import file_digest
 from hsiclust.output import locked
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source
-from hsiclust.strips import SceneStrips, StoredStrips, Strip, StripSource
+from hsiclust.strips import SceneStrips, StoredStrips, StripSource
 from hsiclust.tiles import TileStore
+from hsiclust.trial import fastest
 
 log = logging.getLogger(__name__)
 
 _OPENING = threading.Lock()
+_TRIAL_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,9 @@ def predict(
     """
     start = perf_counter()
     job, output = plan.job, plan.output
-    store = LabelStore(Path(job.labels), job.reading)
+    if plan.trial:
+        job = replace(job, precision=_tried(plan))
+    store = LabelStore(store_location(job.labels), job.reading, job.precision)
     clock = Clock()
     with locked(output):
         store.open_or_create(job.run, options.overwrite)
@@ -133,48 +141,60 @@ class LabelledStrip:
 
 def label_strip(job: LabelJob, index: int) -> LabelledStrip:
     """Read a strip, label its missing tiles and write them."""
-    source, labeller, store = _workbench(job)
+    source, label, store = _workbench(job)
     missing = store.missing_of(job.reading.tiles_of(index))
     clock, labelled = Clock(), 0
     with source.open(index, clock) as strip:
         for number in missing:
             tile = job.tiles[number]
             with clock.during("computing"):
-                labels = _label_tile(strip, tile, labeller, job.block)
+                labels = label(strip, tile)
             with clock.during("writing"):
                 store.write(tile, labels.classes, labels.confidence if job.confidence else None)
             labelled += int((labels.classes > 0).sum())
     return LabelledStrip(len(missing), labelled, clock)
 
 
-def _label_tile(strip: Strip, tile: Tile, labeller: Labeller, side: int) -> Labels:
-    """Label a tile, block by block."""
-    shape = (tile.core.rows, tile.core.cols)
-    labels = Labels(np.empty(shape, np.uint8), np.empty(shape, np.uint8))
-    for block in strip.blocks(tile, side):
-        here = block.core.relative_to(tile.core).slices
-        found = labeller(strip.read(block))
-        labels.classes[here] = found.classes
-        labels.confidence[here] = found.confidence
-    return labels
-
-
-def _workbench(job: LabelJob) -> tuple[StripSource, Labeller, LabelStore]:
+def _workbench(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     """What a job needs, opened once a process; threads that come first wait for each other."""
     with _OPENING:
         return _opened(job)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(job: LabelJob) -> tuple[StripSource, Labeller, LabelStore]:
+def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     device = resolve_device(job.device)
-    model = load_model(Path(job.model))
-    labeller = TorchLabeller(model.method, device)
+    model = open_model(Path(job.model))
+    label = TileLabeller(model.labeller(device, job.precision), job.block)
     source = open_source(job.source, job.nodata, model, device)
-    store = LabelStore(Path(job.labels), job.reading)
+    store = LabelStore(store_location(job.labels), job.reading, job.precision)
     if isinstance(source, TileStore):
-        return StoredStrips(source, job.reading, labeller.halo), labeller, store
-    return SceneStrips(source, job.reading, job.threads), labeller, store
+        return StoredStrips(source, job.reading, model.halo), label, store
+    return SceneStrips(source, job.reading, job.threads), label, store
+
+
+def _tried(plan: PredictPlan) -> Precision:
+    """The precision that a trial on the scene shows to be best, on one thread."""
+    source = plan.source
+    if not isinstance(source, SceneComponents):
+        return plan.job.precision
+    device = resolve_device(plan.job.device)
+    ways: dict[str, Labeller] = {
+        name: plan.model.labeller(device, name) for name in plan.model.precisions
+    }
+    trial = fastest(ways, [source.read(tile) for tile in _trial_tiles(plan)])
+    log.info("%s", trial)
+    return next(name for name in plan.model.precisions if name == trial.chosen)
+
+
+def _trial_tiles(plan: PredictPlan) -> list[Tile]:
+    """Blocks of the area's middle, which is seldom its nodata."""
+    area, side = plan.job.tiles.area, plan.job.block
+    rows, cols = min(_TRIAL_BLOCKS * side, area.rows), min(side, area.cols)
+    middle = Window(
+        area.row + (area.rows - rows) // 2, area.col + (area.cols - cols) // 2, rows, cols
+    )
+    return list(TileGrid(plan.source.grid.window, middle, side, side, plan.model.halo))
 
 
 def _write(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Path | None:
@@ -182,8 +202,8 @@ def _write(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Pat
     tags = {
         "TIFFTAG_SOFTWARE": f"hsiclust {__version__}",
         "HSICLUST_VERSION": __version__,
-        "HSICLUST_METHOD": plan.model.method.name,
-        "HSICLUST_CLASSES": str(plan.model.method.classes),
+        "HSICLUST_METHOD": plan.model.method,
+        "HSICLUST_CLASSES": str(len(plan.model.classes)),
         "HSICLUST_MODEL_SHA256": file_digest(Path(plan.job.model)),
         "HSICLUST_SCENE": Path(plan.job.source).name,
     }

@@ -8,22 +8,26 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
+import torch
 
 from hsiclust import __version__
 from hsiclust.components import SceneComponents
-from hsiclust.devices import resolve_device
+from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.labelmap import rehearse_map
+from hsiclust.labelmodel import LabelModel, Precision, open_model
 from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
-from hsiclust.modelfile import FittedModel, file_digest, load_model
+from hsiclust.modelfile import file_digest
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import Load, RunPlan, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, plan_run
 from hsiclust.readplan import ReadPlan
+from hsiclust.scene import Scene
 from hsiclust.sources import open_source
 from hsiclust.tiles import TileStore
 
@@ -33,6 +37,10 @@ Bounds = tuple[float, float, float, float]
 
 # Side of the squares that the network sees at once: its layers stay in the processor's cache.
 _BLOCK = 128
+# The same on a CUDA device: many processors are to have something to do.
+_DEVICE_BLOCK = 1024
+# Pixels from which on a trial takes less time than it may save.
+_WORTH_A_TRIAL = 2**22
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,11 @@ class PredictOptions:
         bounds: West, south, east, north in map units; the whole scene when None.
         nodata: Overrides the scene's nodata value.
         tile: Side of a tile's core; from the memory plan when None.
-        memory: Bytes that the run may take.
+        memory: Bytes that the run may take; when None, half of what the machine has, or the
+            control group may take.
+        gpu_memory: Bytes that it may take of a CUDA device; most of what is free when None.
+        precision: "float32" or "bfloat16"; "auto" is float32, unless a trial on the scene shows
+            that the other is faster and gives the same labels.
         confidence: Also write the confidence map.
         driver: "COG", "GTiff" or "ENVI"; by the output's suffix when None.
         creation: GDAL creation options of the map.
@@ -57,6 +69,8 @@ class PredictOptions:
     nodata: float | None = None
     tile: int | None = None
     memory: int | None = None
+    gpu_memory: int | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     confidence: bool = False
     driver: str | None = None
     creation: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +93,7 @@ class LabelJob:
         confidence: Whether the confidence is kept.
         threads: Strips at work at once in one process.
         block: Side of the squares that the network sees at once.
+        precision: What the network computes in.
     """
 
     source: str
@@ -91,6 +106,7 @@ class LabelJob:
     confidence: bool
     threads: int
     block: int
+    precision: Precision
 
     @property
     def tiles(self) -> TileGrid:
@@ -108,13 +124,15 @@ class PredictPlan:
         source: The scene or store.
         run: Tile size, tiles in flight, memory.
         output: The map to be written.
+        trial: Whether a trial on the scene is to say in which precision the network computes.
     """
 
     job: LabelJob
-    model: FittedModel
+    model: LabelModel
     source: SceneComponents | TileStore
     run: RunPlan
     output: Path
+    trial: bool
 
     @property
     def grid(self) -> PixelGrid:
@@ -127,7 +145,7 @@ class PredictPlan:
         facts: dict[str, object] = {
             "source": self.job.source,
             "output": str(self.output),
-            "method": self.model.method.name,
+            "method": self.model.method,
             "device": self.job.device,
             "pixels": tiles.area.pixels,
             "tiles": len(tiles),
@@ -137,8 +155,9 @@ class PredictPlan:
             "strips_in_flight": self.run.in_flight,
             "threads": self.job.threads,
             "processes": self.run.workers,
-            "bytes_per_strip": self.run.step_bytes + self.run.strip_bytes,
+            "bytes_per_strip": self.run.host.step + self.run.host.strip,
             "bytes_peak": self.run.peak_bytes,
+            "bytes_peak_of_device": self.run.device_bytes,
         }
         if isinstance(self.source, SceneComponents):
             scene = self.source.scene
@@ -166,21 +185,24 @@ def plan_prediction(
     driver = driver_for(output, options.driver)
     refuse_inputs(output, scene, model_path)
     device = resolve_device(options.device)
-    model = load_model(model_path)
+    model = open_model(model_path)
+    precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
     _warn_of_nodata(source, model)
     area = source.grid.window
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
     labels = output.with_name(f".{output.name}.labels.zarr")
-    run_hash = _run_hash(source, model_path, area, options.confidence)
-    earlier = LabelStore.reading_of_run(labels, run_hash)
+    run_hash = _run_hash(source, model_path, area, options)
+    earlier = LabelStore.record_of_run(labels, run_hash)
     # A run that goes on may find maps that it wrote itself before it was killed.
     for path in (output, confidence_path(output)) if options.confidence else (output,):
         refuse_existing(path, options.overwrite or earlier is not None)
     form = MapFormat(driver, 512, options.creation)
     rehearse_map(source.grid.crop(area), output, model.classes, form)
-    run, reading = _plan(source, model, area, options, earlier)
+    run, reading = _plan(source, model, area, device, options)
+    if earlier is not None and options.tile in (None, earlier.reading.tiles.tile_rows):
+        reading, precision = earlier.reading, cast(Precision, earlier.precision)
     job = LabelJob(
         source=scene,
         nodata=options.nodata,
@@ -191,12 +213,29 @@ def plan_prediction(
         device=str(device),
         confidence=options.confidence,
         threads=max(1, run.in_flight // run.workers),
-        block=_BLOCK,
+        block=_block(device),
+        precision=precision,
     )
-    return PredictPlan(job, model, source, run, output)
+    asked = options.precision == "auto" and len(model.precisions) > 1
+    trial = asked and earlier is None and area.pixels >= _WORTH_A_TRIAL
+    return PredictPlan(job, model, source, run, output, trial)
 
 
-def _warn_of_nodata(source: SceneComponents | TileStore, model: FittedModel) -> None:
+def _precision(model: LabelModel, path: Path, asked: str) -> Precision:
+    """What the network computes in, until a trial says better."""
+    if asked == "auto":
+        return model.precisions[0]
+    for precision in model.precisions:
+        if precision == asked:
+            return precision
+    raise UsageError(f"{path}: this model computes in {' or '.join(model.precisions)}, not {asked}")
+
+
+def _block(device: torch.device) -> int:
+    return _DEVICE_BLOCK if device.type == "cuda" else _BLOCK
+
+
+def _warn_of_nodata(source: SceneComponents | TileStore, model: LabelModel) -> None:
     if not isinstance(source, SceneComponents) or model.nodata is None:
         return
     if source.scene.nodata is None:
@@ -215,54 +254,47 @@ def confidence_path(output: Path) -> Path:
 
 def _plan(
     source: SceneComponents | TileStore,
-    model: FittedModel,
+    model: LabelModel,
     area: Window,
+    device: torch.device,
     options: PredictOptions,
-    earlier: ReadPlan | None,
 ) -> tuple[RunPlan, ReadPlan]:
-    """What is worked on at once, and how it is read; an earlier run's tiles are kept."""
-    side = options.tile
+    """What is worked on at once, and how it is read."""
+    limits = Limits.of(options.memory, options.gpu_memory, free_memory(device))
     if isinstance(source, TileStore):
         if area != source.grid.window:
             raise UsageError(f"{source.path}: a tile store is labelled whole, without --bounds")
         side = max(source.tiles.tile_rows, source.tiles.tile_cols)
-        load = replace(_load(model, "float16", 0, (1, 1), (1, 1)), block=side)
-        plan = plan_run(area, load, options.engine, options.memory, side)
+        load = replace(_load(model, device, None), block=side)
+        plan = plan_run(area, load, options.engine, limits, side)
         return plan, ReadPlan.of(source.tiles, 1, 1)
-    scene = source.scene
-    load = _load(
-        model,
-        scene.dtype,
-        len(model.transform.bands),
-        scene.blocks,
-        scene.piece_shape(len(model.transform.bands)),
-    )
-    plan = plan_run(area, load, options.engine, options.memory, side)
-    tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.method.halo)
-    if earlier is not None and side in (None, earlier.tiles.tile_rows):
-        return plan, earlier
-    return plan, ReadPlan.of(tiles, plan.panel, scene.blocks[0])
+    load = _load(model, device, source.scene)
+    plan = plan_run(area, load, options.engine, limits, options.tile)
+    tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.halo)
+    return plan, ReadPlan.of(tiles, plan.panel, source.scene.blocks[0])
 
 
-def _load(
-    model: FittedModel, dtype: str, bands: int, blocks: tuple[int, int], piece: tuple[int, int]
-) -> Load:
+def _load(model: LabelModel, device: torch.device, scene: Scene | None) -> Load:
+    """What a pixel of a scene costs, or of a tile store where there is none."""
+    bands = 0 if scene is None else len(model.bands)
     return Load(
         bands=bands,
-        dtype=dtype,
-        blocks=blocks,
-        piece=piece,
-        components=model.transform.components,
-        floats=model.method.floats_per_pixel,
-        halo=model.method.halo,
-        block=_BLOCK,
-        fixed=model.method.fixed_bytes,
+        dtype="float16" if scene is None else scene.dtype,
+        blocks=(1, 1) if scene is None else scene.blocks,
+        piece=(1, 1) if scene is None else scene.piece_shape(bands),
+        components=model.needs.kept,
+        floats=model.needs.floats,
+        halo=model.halo,
+        block=_block(device),
+        fixed=model.needs.fixed,
+        cache=0 if scene is None else scene.cache_bytes,
+        cuda=device.type == "cuda",
     )
 
 
 def _run_hash(
-    source: SceneComponents | TileStore, model: Path, area: Window, confidence: bool
+    source: SceneComponents | TileStore, model: Path, area: Window, options: PredictOptions
 ) -> str:
     """What decides the labels; a resume into a store of anything else is refused."""
-    text = json.dumps([source.identity, file_digest(model), str(area), confidence, __version__])
-    return hashlib.sha256(text.encode()).hexdigest()
+    facts = [source.identity, file_digest(model), str(area), options.confidence, __version__]
+    return hashlib.sha256(json.dumps([*facts, options.precision]).encode()).hexdigest()

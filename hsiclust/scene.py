@@ -228,6 +228,11 @@ class Scene:
             return rows * fit, cols
         return rows, cols * fit
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the library which reads keeps of what it has read."""
+        return _GDAL_CACHE_BYTES if isinstance(self.reader, GdalReader) else 0
+
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
         if isinstance(self.reader, RawCube):

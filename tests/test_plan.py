@@ -8,7 +8,7 @@ from hsiclust.devices import parse_bytes, resolve_device, total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
 from hsiclust.grid import TileGrid, Window
-from hsiclust.plan import Load, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, Share, plan_run
 from hsiclust.readplan import ReadPlan
 
 LOAD = Load(
@@ -28,19 +28,19 @@ GIB = 2**30
 
 
 def test_the_best_strips_that_every_thread_can_hold() -> None:
-    plan = plan_run(AREA, LOAD, FOUR, 16 * GIB, None)
+    plan = plan_run(AREA, LOAD, FOUR, Limits(16 * GIB, 0), None)
     assert (plan.tile_rows, plan.tile_cols, plan.panel, plan.in_flight) == (128, 4000, 2, 4)
-    smaller = plan_run(AREA, LOAD, FOUR, GIB, None)
+    smaller = plan_run(AREA, LOAD, FOUR, Limits(GIB, 0), None)
     assert smaller.tile_rows < 128
     assert smaller.in_flight == 4
     assert smaller.peak_bytes <= GIB
 
 
 def test_strips_are_whole_blocks() -> None:
-    assert plan_run(AREA, TILED, FOUR, 16 * GIB, None).tile_rows == 256
+    assert plan_run(AREA, TILED, FOUR, Limits(16 * GIB, 0), None).tile_rows == 256
     strips = replace(LOAD, blocks=(48, 8000), piece=(48, 8000))
-    assert plan_run(AREA, strips, FOUR, 16 * GIB, None).tile_rows == 96
-    narrow = plan_run(AREA, TILED, FOUR, GIB + GIB // 2, None)
+    assert plan_run(AREA, strips, FOUR, Limits(16 * GIB, 0), None).tile_rows == 96
+    narrow = plan_run(AREA, TILED, FOUR, Limits(GIB + GIB // 2, 0), None)
     width = narrow.panel * narrow.tile_cols
     assert narrow.tile_rows == 256
     assert width < 8000
@@ -48,13 +48,13 @@ def test_strips_are_whole_blocks() -> None:
 
 
 def test_low_scenes_are_cut_into_low_strips() -> None:
-    assert plan_run(Window(0, 0, 600, 800), LOAD, FOUR, 8 * GIB, None).tile_rows == 64
-    assert plan_run(Window(0, 0, 145, 145), LOAD, FOUR, 8 * GIB, None).tile_rows == 32
+    assert plan_run(Window(0, 0, 600, 800), LOAD, FOUR, Limits(8 * GIB, 0), None).tile_rows == 64
+    assert plan_run(Window(0, 0, 145, 145), LOAD, FOUR, Limits(8 * GIB, 0), None).tile_rows == 32
 
 
 def test_little_memory_means_fewer_strips_in_flight() -> None:
     engine = EngineOptions(threads=64)
-    plan = plan_run(AREA, LOAD, engine, GIB, None)
+    plan = plan_run(AREA, LOAD, engine, Limits(GIB, 0), None)
     assert plan.tile_rows == 16
     assert 1 <= plan.in_flight < 64
     assert plan.peak_bytes <= GIB
@@ -75,7 +75,7 @@ def test_what_is_planned_fits_or_is_refused(
     blocks = min(blocks[0], rows), min(blocks[1], cols)
     load = replace(LOAD, blocks=blocks, piece=blocks, bands=bands)
     try:
-        plan = plan_run(area, load, EngineOptions(threads=threads), gib * GIB, None)
+        plan = plan_run(area, load, EngineOptions(threads=threads), Limits(gib * GIB, 0), None)
     except MemoryPlanError:
         assert gib < 16 or blocks[0] * blocks[1] * bands > 10**9
         return
@@ -88,37 +88,59 @@ def test_what_is_planned_fits_or_is_refused(
 
 def test_what_cannot_fit_is_refused_with_numbers() -> None:
     with pytest.raises(MemoryPlanError, match=r"300 MiB are too little.*give at least \d+ MiB"):
-        plan_run(AREA, LOAD, FOUR, 300 * 2**20, None)
+        plan_run(AREA, LOAD, FOUR, Limits(300 * 2**20, 0), None)
 
 
 def test_the_remedy_that_the_refusal_names_works() -> None:
     with pytest.raises(MemoryPlanError) as caught:
-        plan_run(AREA, LOAD, FOUR, 300 * 2**20, 512)
+        plan_run(AREA, LOAD, FOUR, Limits(300 * 2**20, 0), 512)
     needed = int(str(caught.value).split("at least ")[1].split(" MiB")[0])
-    assert plan_run(AREA, LOAD, FOUR, needed * 2**20, 512).in_flight == 1
+    assert plan_run(AREA, LOAD, FOUR, Limits(needed * 2**20, 0), 512).in_flight == 1
 
 
 def test_tiles_are_no_larger_than_the_scene() -> None:
-    plan = plan_run(Window(0, 0, 100, 60), LOAD, FOUR, 8 * GIB, 512)
+    plan = plan_run(Window(0, 0, 100, 60), LOAD, FOUR, Limits(8 * GIB, 0), 512)
     assert (plan.tile_rows, plan.tile_cols, plan.panel) == (100, 60, 1)
 
 
 def test_bytes_are_the_sum_of_their_parts() -> None:
     load = Load(10, "float32", (1, 16), (2, 16), 3, 5, 2, 8)
-    assert load.step_bytes(6, 16) == (6 + 4) * 20 * (4 * 3 + 1)
-    network = 10 * 12 * 4 * (2 * 3 + 5)
-    assert load.strip_bytes(6, 16) == network + 4 * 6 * 16
-    assert replace(load, fixed=99).strip_bytes(6, 16) == network + 99 + 4 * 6 * 16
+    network, labels = 10 * 12 * 4 * (2 * 3 + 5), 4 * 6 * 16
+    assert load.host(6, 16) == Share((6 + 4) * 20 * (4 * 3 + 1), network + labels)
+    assert replace(load, fixed=99).host(6, 16).strip == network + 99 + labels
     raw = replace(load, piece=(6, 16), bands=100)
-    assert raw.strip_bytes(6, 16) == 6 * 16 * 100 * 5 + 16 * 100 * 4 + 4 * 6 * 16
+    assert raw.host(6, 16).strip == 16 * 100 * (6 * 5 + 4) + labels
+    assert load.device(6, 16) == Share(0, 0)
+    plan = RunPlan(6, 16, 1, 4, Share(7, 11), workers=2, leader=True, cache=5)
+    assert plan.peak_bytes - plan.base_bytes == (4 + 2 * 3) * 7 + 4 * 11
+    assert plan.device_bytes == 0
+
+
+def test_a_device_holds_what_it_computes() -> None:
+    cuda = replace(LOAD, cuda=True, block=1024)
+    plan = plan_run(AREA, cuda, FOUR, Limits(4 * GIB, 60 * GIB), None)
+    assert plan.host.step == 0
+    assert plan.device.step == LOAD.host(plan.tile_rows, plan.panel * plan.tile_cols).step
+    assert 0 < plan.device_bytes <= 60 * GIB
+    little = plan_run(AREA, cuda, FOUR, Limits(4 * GIB, GIB), None)
+    assert little.device_bytes <= GIB
+    assert little.tile_rows < plan.tile_rows
+    with pytest.raises(MemoryPlanError, match=r"500 MiB of the device.*MiB with --gpu-memory"):
+        plan_run(AREA, cuda, FOUR, Limits(4 * GIB, 500 * 2**20), None)
+
+
+def test_limits_that_nobody_set() -> None:
+    assert Limits.of(None, None, None) == Limits(total_memory() // 2, 0)
+    assert Limits.of(7, None, 1000) == Limits(7, 800)
+    assert Limits.of(7, 9, 1000) == Limits(7, 9)
 
 
 def test_each_process_has_its_own_base() -> None:
-    threads = plan_run(AREA, LOAD, FOUR, 16 * GIB, 64)
-    processes = plan_run(AREA, LOAD, EngineOptions(4, threads=4), 16 * GIB, 64)
+    threads = plan_run(AREA, LOAD, FOUR, Limits(16 * GIB, 0), 64)
+    processes = plan_run(AREA, LOAD, EngineOptions(4, threads=4), Limits(16 * GIB, 0), 64)
     assert processes.base_bytes == 5 * threads.base_bytes
     with pytest.raises(MemoryPlanError, match="5 processes"):
-        plan_run(AREA, LOAD, EngineOptions(4, threads=4), 2 * GIB, 64)
+        plan_run(AREA, LOAD, EngineOptions(4, threads=4), Limits(2 * GIB, 0), 64)
 
 
 @pytest.mark.parametrize(
