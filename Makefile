@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # The scripts in benchmarks/ that `make bench` runs, in this order.
 BENCHMARKS ?= clustering online large_scene dense_vs_original invariance kill_and_resume growth \
-	reading alternatives workers gpu
+	reading alternatives workers gpu onnx_rate
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
