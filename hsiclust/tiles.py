@@ -8,6 +8,7 @@ chunk's absence proves nothing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import secrets
@@ -167,7 +168,7 @@ class TileStore:
 
     def _flags(self) -> NDArray[np.uint8]:
         with storage_errors(self.path):
-            return np.asarray(_array(self.path, "done")[:])
+            return np.asarray(self._array("done")[:])
 
     def write(self, tile: Tile, components: Components) -> None:
         """Write one tile, then its flag.
@@ -178,9 +179,9 @@ class TileStore:
         values = components.values.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16)
         rows, cols = components.valid.shape
         with storage_errors(self.path):
-            _array(self.path, "components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
-            _array(self.path, "valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
-            _array(self.path, "done")[tile.index] = 1
+            self._array("components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
+            self._array("valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
+            self._array("done")[tile.index] = 1
 
     def read(self, tile: Tile) -> Components:
         """Read one tile: `(C, core + 2 halo)`, float32.
@@ -204,8 +205,8 @@ class TileStore:
         """
         try:
             with storage_errors(self.path):
-                written = bool(_array(self.path, "done")[index])
-                values, valid = (_array(self.path, name)[index] for name in ("components", "valid"))
+                written = bool(self._array("done")[index])
+                values, valid = (self._array(name)[index] for name in ("components", "valid"))
         except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
             raise InputError(
                 f"{self.path}: tile {index} is damaged ({error}); make the store again"
@@ -213,6 +214,11 @@ class TileStore:
         if not written:
             raise InputError(f"{self.path}: tile {index} was never written; run `tile` again")
         return values, valid
+
+    def _array(self, name: str) -> Any:
+        if not self.created:
+            return open_array(self.path, name, "r+")
+        return _kept_array(self.path, name, self.created)
 
     def _check_arrays(self, group: zarr.Group) -> None:
         """Compare the arrays on disk with what the attributes say, before one is read."""
@@ -317,7 +323,10 @@ def _tuple_or_none(value: list[Any] | None) -> tuple[Any, ...] | None:
     return None if value is None else tuple(value)
 
 
-def _array(path: Location, name: str) -> Any:
+@functools.lru_cache(maxsize=64)
+def _kept_array(path: Location, name: str, created: str) -> Any:
+    """An array of one store, opened once a process: on S3 opening takes as long as reading."""
+    del created  # of a store that took another's place the arrays are others
     return open_array(path, name, "r+")
 
 
