@@ -55,6 +55,10 @@ class MemoryPlanError(UsageError, MemoryError):
     """A plan that cannot fit the memory it was given."""
 
 
+class ClusterError(HsiclustError, ConnectionError):
+    """A scheduler that went away, or workers that are gone and do not come back."""
+
+
 class StoppedError(HsiclustError):
     """A run that was asked to stop (SIGTERM) and can be resumed."""
 

@@ -1,18 +1,23 @@
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from distributed import LocalCluster
 
-from hsiclust import engine
+from hsiclust import cluster, engine
+from hsiclust.cluster import survey, visible_devices
 from hsiclust.engine import EngineOptions, run_tiles
-from hsiclust.errors import HsiclustError, InputError, UsageError
+from hsiclust.errors import ClusterError, HsiclustError, InputError, UsageError
 
 EVERYWHERE = [EngineOptions(threads=1), EngineOptions(threads=3), EngineOptions(2, threads=2)]
 
@@ -138,10 +143,14 @@ def test_options_that_contradict() -> None:
         EngineOptions(workers=0)
     with pytest.raises(UsageError):
         EngineOptions(workers=2, scheduler="tcp://x:1")
+    with pytest.raises(UsageError):
+        EngineOptions(workers=2, scheduler_file=Path("s.json"))
+    with pytest.raises(UsageError):
+        EngineOptions(scheduler="tcp://x:1", scheduler_file=Path("s.json"))
 
 
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_ANSWER_WITHIN", 1.0)
+    monkeypatch.setattr(cluster, "_ANSWER_WITHIN", 1.0)
     with pytest.raises(UsageError, match=r"127\.0\.0\.1:9"):
         list(run_tiles(square, Job(""), [1], EngineOptions(scheduler="tcp://127.0.0.1:9")))
 
@@ -160,3 +169,173 @@ def test_a_standing_scheduler_is_used_and_left_standing() -> None:
             found = dict(run_tiles(where, Job(""), range(6), options))
             assert set(found) == set(range(6))
             assert os.getpid() not in found.values()
+
+
+def slowly_where(job: Job, index: int) -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+def test_neighbours_go_to_one_worker() -> None:
+    of: defaultdict[int, list[int]] = defaultdict(list)
+    for index, pid in run_tiles(slowly_where, Job(""), range(60), EngineOptions(2, threads=2)):
+        of[pid].append(index)
+    assert len(of) == 2
+    breaks = sum(after != before + 1 for own in of.values() for before, after in pairwise(own))
+    assert breaks <= 8  # each half is one run; at the end who is done takes over
+
+
+def die_once(job: Job, index: int) -> int:
+    """The process of the bad tile is killed, the first time."""
+    mark = Path(job.folder) / "died"
+    if index == job.bad and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.02)
+    return index
+
+
+def test_a_worker_that_dies_loses_nothing(tmp_path: Path) -> None:
+    job = Job(str(tmp_path), bad=7)
+    done = [index for index, _ in run_tiles(die_once, job, range(40), EngineOptions(2, threads=2))]
+    assert (tmp_path / "died").exists()
+    assert sorted(done) == list(range(40))
+
+
+def always_die(job: Job, index: int) -> int:
+    if index == job.bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return index
+
+
+def test_a_tile_that_kills_its_workers_is_named() -> None:
+    job = Job("", bad=1)
+    with pytest.raises(HsiclustError, match=r"tile \d: 4 workers died .* the same command goes on"):
+        list(run_tiles(always_die, job, range(2), EngineOptions(2, threads=2)))
+
+
+# Scheduler and workers both find this module.
+THERE = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
+
+
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A scheduler without workers: the file that it wrote, and its process."""
+    file = tmp_path / "scheduler.json"
+    process = subprocess.Popen(
+        [*dask("scheduler"), "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file],
+        stderr=subprocess.DEVNULL,
+        env=THERE,
+    )
+    limit = time.monotonic() + 60
+    while not file.exists():
+        assert process.poll() is None
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    yield file, process
+    process.kill()
+    process.wait()
+
+
+def dask(role: str) -> list[str]:
+    """`dask scheduler` or `dask worker` of this Python."""
+    module = f"distributed.cli.dask_{role}"
+    return [sys.executable, "-m", module, "--no-dashboard"]
+
+
+def worker(file: Path) -> subprocess.Popen[bytes]:
+    """A worker of a standing cluster, without a nanny, that finds this module."""
+    return subprocess.Popen(
+        [*dask("worker"), "--scheduler-file", file, "--no-nanny", "--nthreads", "1"],
+        stderr=subprocess.DEVNULL,
+        cwd=file.parent,
+        env=THERE,
+    )
+
+
+def test_workers_that_come_late_and_go_early(
+    standing: tuple[Path, subprocess.Popen[bytes]],
+) -> None:
+    options = EngineOptions(scheduler_file=standing[0])
+    assert survey(options) is None
+    first = worker(standing[0])
+    processes, pids = [first], []
+    try:
+        for _, pid in run_tiles(slowly_where, Job(""), range(150), options):
+            pids.append(pid)
+            if len(pids) == 10:
+                assert survey(options).threads == 1
+                processes.append(worker(standing[0]))
+            if len(set(pids)) == 2:
+                first.kill()
+        assert len(pids) == 150
+        assert len(set(pids)) == 2
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def kill_scheduler(job: Job, index: int) -> int:
+    if index == 3:
+        os.kill(int(job.folder), signal.SIGKILL)
+    return index
+
+
+def test_a_scheduler_that_vanishes_is_said(
+    standing: tuple[Path, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_ANSWER_WITHIN", 2.0)
+    options = EngineOptions(scheduler_file=standing[0])
+    helper = worker(standing[0])
+    start = time.monotonic()
+    try:
+        with pytest.raises(ClusterError, match=r"went away.*the same command goes on"):
+            list(run_tiles(kill_scheduler, Job(str(standing[1].pid)), range(999), options))
+    finally:
+        helper.kill()
+        helper.wait()
+    assert time.monotonic() - start < 20
+    with pytest.raises(UsageError, match=r"scheduler\.json: tcp://127.*no Dask scheduler answers"):
+        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=standing[0])))
+
+
+def test_workers_that_never_come_are_not_waited_for_forever(
+    standing: tuple[Path, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_WORKERS_WITHIN", 1.5)
+    with pytest.raises(ClusterError, match="no worker for 2 s"):
+        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=standing[0])))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"address": 3}', "\0"])
+def test_what_is_no_scheduler_file(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "s.json"
+    with pytest.raises(UsageError, match=r"s\.json: No such file"):
+        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=file)))
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"s\.json: is no scheduler file"):
+        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=file)))
+
+
+def visible(job: Job, index: int) -> str:
+    time.sleep(0.02)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_each_worker_sees_a_device_of_its_own() -> None:
+    options = EngineOptions(threads=2).one_process_a_device(["2", "GPU-5"])
+    assert options.workers == 2
+    seen = {device for _, device in run_tiles(visible, Job(""), range(8), options)}
+    assert seen == {"2", "GPU-5"}
+
+
+def test_who_gets_a_device() -> None:
+    assert EngineOptions().one_process_a_device(["0"]) == EngineOptions()
+    assert EngineOptions(3).one_process_a_device(["0", "1"]) == EngineOptions(3, devices=("0", "1"))
+    standing = EngineOptions(scheduler="tcp://x:1")
+    assert standing.one_process_a_device(["0", "1"]) == standing
+    assert visible_devices(3, {}) == ("0", "1", "2")
+    assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "4, GPU-ab"}) == ("4", "GPU-ab")
+    assert visible_devices(1, {"CUDA_VISIBLE_DEVICES": "4,7"}) == ("4",)
+    assert visible_devices(0, {"CUDA_VISIBLE_DEVICES": ""}) == ()
