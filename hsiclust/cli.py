@@ -29,6 +29,7 @@ from hsiclust.parameters import (
     Nodata,
     Output,
     Overwrite,
+    PrecisionName,
     Quiet,
     RecipeName,
     Scheduler,
@@ -199,6 +200,15 @@ def predict(
     memory: Annotated[
         str | None, typer.Option("--memory", help="Memory to stay below, such as 4GiB.")
     ] = None,
+    gpu_memory: Annotated[
+        str | None, typer.Option("--gpu-memory", help="The same of a CUDA device.")
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option("--precision", help="Of the network; auto keeps its labels.")
+    ] = PrecisionName.AUTO,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Zarr store, or s3:// URL, for labels meanwhile.")
+    ] = None,
     device: Device = "auto",
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -219,6 +229,9 @@ def predict(
         nodata=nodata,
         tile=tile_size,
         memory=None if memory is None else parse_bytes(memory),
+        gpu_memory=None if gpu_memory is None else parse_bytes(gpu_memory),
+        precision=value_of(precision),
+        store=store,
         confidence=confidence,
         driver=value_of(driver),
         creation=dict(key_value(text) for text in creation or []),
@@ -232,11 +245,7 @@ def predict(
     with console.progress("labelling", quiet) as show:
         result = run_prediction(plan, options, lambda done, tiles: show(done, tiles, "tiles"))
     if not quiet:
-        console.say(
-            f"{result.pixels} pixels in {result.seconds:.1f} s "
-            f"({result.pixels / result.seconds / 1e6:.3f} Mpixel/s), "
-            f"{result.tiles} tiles, {result.resumed} of them from an earlier run"
-        )
+        console.say(result.summary)
     console.print_result(as_json, result.map, console.jsonable(result))
 
 

@@ -35,6 +35,14 @@ class TransformName(StrEnum):
     PCA = "pca"
 
 
+class PrecisionName(StrEnum):
+    """What a network computes in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class DriverName(StrEnum):
     """Formats of a map."""
 

@@ -9,7 +9,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hsiclust import __version__
 from hsiclust.blockwise import TileLabeller
-from hsiclust.clock import Clock
+from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
 from hsiclust.devices import resolve_device
 from hsiclust.engine import run_tiles
@@ -55,7 +55,10 @@ class Prediction:
         tiles: Tiles in all.
         resumed: Tiles that an earlier run had done.
         seconds: Time of this run.
+        precision: What the network computed in.
+        bytes_read: Bytes of pixels that this run read, uncompressed.
         clock: Seconds that its threads together spent reading, computing and writing.
+        bound: Which of the three took most of them.
     """
 
     map: Path
@@ -65,7 +68,25 @@ class Prediction:
     tiles: int
     resumed: int
     seconds: float
+    precision: Precision
+    bytes_read: int
     clock: Clock
+    bound: Activity
+
+    @property
+    def summary(self) -> str:
+        """The run in one line: how much, how fast, and what bound it."""
+        new = self.pixels * (self.tiles - self.resumed) / self.tiles
+        busy = sum(astuple(self.clock)) or 1
+        shares = ", ".join(
+            f"{name} {seconds / busy:.0%}" for name, seconds in asdict(self.clock).items()
+        )
+        earlier = f", {self.resumed} of them from an earlier run" if self.resumed else ""
+        return (
+            f"{self.pixels} pixels, {self.tiles} tiles{earlier} in {self.seconds:.1f} s: "
+            f"{new / self.seconds / 1e6:.3f} Mpixel/s, {self.bytes_read / self.seconds / 1e9:.3f} "
+            f"GB/s, bound by {self.bound} ({shares} of the threads' time)"
+        )
 
 
 def predict(
@@ -120,7 +141,10 @@ def predict(
         tiles=len(job.tiles),
         resumed=resumed,
         seconds=perf_counter() - start,
+        precision=job.precision,
+        bytes_read=plan.bytes_read * (len(job.tiles) - resumed) // len(job.tiles),
         clock=clock,
+        bound=clock.bound,
     )
 
 

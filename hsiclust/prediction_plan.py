@@ -39,6 +39,7 @@ Bounds = tuple[float, float, float, float]
 _BLOCK = 128
 # The same on a CUDA device: many processors are to have something to do.
 _DEVICE_BLOCK = 1024
+_HALF = 2  # bytes of a float16, which tile stores hold
 # Pixels from which on a trial takes less time than it may save.
 _WORTH_A_TRIAL = 2**22
 
@@ -61,6 +62,8 @@ class PredictOptions:
         driver: "COG", "GTiff" or "ENVI"; by the output's suffix when None.
         creation: GDAL creation options of the map.
         overwrite: Replace an existing map, and discard an unfinished run of another model.
+        store: Where labels are kept until the map is written, such as `s3://bucket/x.zarr` for
+            workers that share no disk; a hidden folder beside the output when None.
         engine: Where tiles are worked on.
     """
 
@@ -75,6 +78,7 @@ class PredictOptions:
     driver: str | None = None
     creation: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
+    store: str | None = None
     engine: EngineOptions = EngineOptions()
 
 
@@ -139,6 +143,15 @@ class PredictPlan:
         """Pixel grid of the map."""
         return self.source.grid.crop(self.job.tiles.area)
 
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of pixels that are read, uncompressed."""
+        if isinstance(self.source, TileStore):
+            return self.job.tiles.area.pixels * _HALF * self.source.transform.components
+        reading, scene = self.job.reading, self.source.scene
+        pixels = sum(reading.step(number).pixels for number in range(reading.count))
+        return pixels * len(self.source.bands) * np.dtype(scene.dtype).itemsize
+
     def facts(self) -> dict[str, object]:
         """The plan as JSON values, for `--dry-run`."""
         tiles, reading = self.job.tiles, self.job.reading
@@ -160,14 +173,12 @@ class PredictPlan:
             "bytes_peak_of_device": self.run.device_bytes,
         }
         if isinstance(self.source, SceneComponents):
-            scene = self.source.scene
             steps = [reading.step(number) for number in range(reading.count)]
-            pixel = len(self.source.bands) * np.dtype(scene.dtype).itemsize
             facts |= {
-                "layout": scene.layout,
+                "layout": self.source.scene.layout,
                 "reads": len(steps),
                 "read": [max(step.rows for step in steps), max(step.cols for step in steps)],
-                "bytes_read": sum(step.pixels for step in steps) * pixel,
+                "bytes_read": self.bytes_read,
             }
         return facts
 
@@ -192,7 +203,7 @@ def plan_prediction(
     area = source.grid.window
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
-    labels = output.with_name(f".{output.name}.labels.zarr")
+    labels = options.store or str(output.with_name(f".{output.name}.labels.zarr"))
     run_hash = _run_hash(source, model_path, area, options)
     earlier = LabelStore.record_of_run(labels, run_hash)
     # A run that goes on may find maps that it wrote itself before it was killed.
@@ -207,7 +218,7 @@ def plan_prediction(
         source=scene,
         nodata=options.nodata,
         model=str(model_path),
-        labels=str(labels),
+        labels=labels,
         reading=reading,
         run=run_hash,
         device=str(device),
