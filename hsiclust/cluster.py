@@ -137,6 +137,7 @@ def connected(options: EngineOptions) -> Iterator[Any]:
         UsageError: No standing scheduler answers.
     """
     import dask
+    import distributed  # noqa: F401 - brings the settings that are changed here
 
     quiet = {
         "distributed.admin.system-monitor.interval": "10s",

@@ -16,6 +16,7 @@ from hsiclust.facts import info
 from hsiclust.grid import TileGrid, Window
 from hsiclust.labels import LabelStore
 from hsiclust.location import S3Url, is_there, location, remove_location, store_location
+from hsiclust.readplan import ReadPlan
 from hsiclust.scene import open_raster
 from hsiclust.staging import TileShape
 from hsiclust.tiles import TileStore, is_tile_store
@@ -24,6 +25,7 @@ from hsiclust.tiling import TileOptions, tile
 OPTIONS = TileOptions(TileShape(32, 5), engine=EngineOptions(threads=2))
 URL = f"s3://{s3server.BUCKET}/run/x.zarr"
 GRID = TileGrid(Window(0, 0, 40, 50), Window(0, 0, 40, 50), 20, 25, 3)
+READING = ReadPlan.of(GRID, 2, 1)
 
 
 @pytest.mark.parametrize("name", [URL, Path(URL), URL + "/", S3Url(s3server.BUCKET, "run/x.zarr")])
@@ -112,12 +114,12 @@ def test_the_command_line_tiles_to_s3_learns_and_labels_from_there(
 
 
 def test_labels_on_s3(s3: str) -> None:
-    store = LabelStore(location(URL), GRID)
+    store = LabelStore(location(URL), READING)
     store.open_or_create("run", overwrite=False)
     assert LabelStore.tile_of_run(URL, "run") == 25
     numbers = np.full((20, 25), 3, np.uint8)
     store.write(GRID[2], numbers, numbers)
-    again = LabelStore(location(URL), GRID)
+    again = LabelStore(location(URL), READING)
     again.open_or_create("run", overwrite=False)
     assert again.missing() == [0, 1, 3]
     assert again.read(Window(20, 0, 20, 25)).tolist() == numbers.tolist()
@@ -129,7 +131,7 @@ def test_labels_on_s3(s3: str) -> None:
 
 
 def test_damaged_labels_on_s3_are_forgotten(s3: str) -> None:
-    store = LabelStore(location(URL), GRID)
+    store = LabelStore(location(URL), READING)
     store.open_or_create("run", overwrite=False)
     for each in GRID:
         store.write(each, np.ones((20, 25), np.uint8), None)
@@ -143,7 +145,7 @@ def test_no_bucket(s3: str) -> None:
     with pytest.raises(StorageError, match=r"^s3://nowhere/x\.zarr: there is no such bucket$"):
         is_there(location("s3://nowhere/x.zarr"))
     with pytest.raises(StorageError, match="no such bucket"):
-        LabelStore(location("s3://nowhere/x.zarr"), GRID).open_or_create("run", overwrite=False)
+        LabelStore(location("s3://nowhere/x.zarr"), READING).open_or_create("run", overwrite=False)
 
 
 def test_no_store(s3: str) -> None:

@@ -14,7 +14,8 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
-from hsiclust.api import predict
+from hsiclust import prediction, prediction_plan
+from hsiclust.api import export, predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
@@ -28,6 +29,7 @@ from hsiclust.scene import open_raster
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train
+from hsiclust.trial import Trial
 
 HERE = PredictOptions(device="cpu", engine=EngineOptions(threads=2))
 
@@ -375,3 +377,73 @@ def test_killed_and_started_again_gives_the_same_bytes(
         assert not output.exists() or output.read_bytes()
     subprocess.run([*command, "-o", str(output), "--overwrite"], check=True, timeout=100)
     assert output.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_an_onnx_file_gives_the_models_map(real_model: Path, tmp_path: Path) -> None:
+    export(real_model, tmp_path / "model.onnx")
+    maps = []
+    for model in (real_model, tmp_path / "model.onnx"):
+        options = replace(HERE, confidence=True, tile=64)
+        result = predict(str(demo_scene()), model, tmp_path / f"{model.suffix}.tif", options)
+        assert result.confidence is not None
+        maps.append((read(result.map), read(result.confidence).astype(int)))
+    assert (maps[0][0] == maps[1][0]).mean() >= 0.9999
+    assert abs(maps[0][1] - maps[1][1]).max() <= 1
+
+
+def test_an_onnx_file_labels_scenes_in_float32(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    export(model, tmp_path / "model.onnx")
+    store = tmp_path / "store.zarr"
+    tile(str(fields[0]), store, TileOptions(shape=TileShape(32, 8), model=model))
+    with pytest.raises(ModelError, match=r"labels scenes, not tile stores such as .*store\.zarr"):
+        plan_prediction(str(store), tmp_path / "model.onnx", tmp_path / "m.tif", HERE)
+    with pytest.raises(UsageError, match="computes in float32, not bfloat16"):
+        plan_prediction(
+            str(fields[0]),
+            tmp_path / "model.onnx",
+            tmp_path / "m.tif",
+            replace(HERE, precision="bfloat16"),
+        )
+
+
+def test_precision(real_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 when it is asked for; by itself only where a trial finds the same labels."""
+    scene = str(demo_scene())
+    exact = predict(scene, real_model, tmp_path / "exact.tif", HERE)
+    assert exact.precision == "float32"
+    rough = predict(scene, real_model, tmp_path / "rough.tif", replace(HERE, precision="bfloat16"))
+    assert rough.precision == "bfloat16"
+    assert (read(rough.map) == read(exact.map)).mean() > 0.9
+    monkeypatch.setattr(prediction_plan, "_WORTH_A_TRIAL", 1)
+    monkeypatch.setattr(prediction, "fastest", lambda ways, blocks: Trial(list(ways)[1], {}, {}))
+    plan = plan_prediction(scene, real_model, tmp_path / "tried.tif", replace(HERE, tile=32))
+    assert plan.trial
+    with pytest.raises(Killed):
+        run_prediction(plan, replace(HERE, tile=32), killed_after(5))
+    # what the trial said holds for the whole run, also when it goes on
+    plan = plan_prediction(scene, real_model, tmp_path / "tried.tif", HERE)
+    assert (plan.job.precision, plan.trial) == ("bfloat16", False)
+
+
+def test_a_run_says_what_bound_it(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    result = predict(str(fields[0]), model, tmp_path / "map.tif", HERE)
+    assert result.bytes_read == 60 * 70 * 12 * 2
+    assert result.bound in ("reading", "computing", "writing")
+    assert f"bound by {result.bound}" in result.summary
+    assert "GB/s" in result.summary
+
+
+def test_labels_may_lie_elsewhere(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    store, options = tmp_path / "elsewhere.zarr", replace(HERE, tile=16)
+    whole = predict(str(fields[0]), model, tmp_path / "whole.tif", options).map
+    options = replace(options, store=str(store))
+    with pytest.raises(Killed):
+        predict(str(fields[0]), model, tmp_path / "map.tif", options, killed_after(5))
+    assert store.exists()
+    assert not list(tmp_path.glob(".*zarr"))
+    resumed = predict(str(fields[0]), model, tmp_path / "map.tif", options)
+    assert resumed.resumed >= 5
+    assert resumed.map.read_bytes() == whole.read_bytes()
+    assert not store.exists()

@@ -1,0 +1,40 @@
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hsiclust.components import Components
+from hsiclust.labeller import Labels
+from hsiclust.trial import fastest
+
+BLOCKS = [Components(torch.zeros(1, 110, 110), torch.ones(110, 110, dtype=torch.bool))]
+
+
+@dataclass
+class Way:
+    """Takes so long, and labels so many pixels otherwise."""
+
+    seconds: float
+    wrong: int = 0
+    halo: int = 0
+
+    def __call__(self, components: Components) -> Labels:
+        time.sleep(self.seconds)
+        classes = np.ones(components.valid.shape, np.uint8)
+        classes.ravel()[: self.wrong] = 2
+        return Labels(classes, classes)
+
+
+def test_the_fastest_of_equal_ways_is_taken() -> None:
+    trial = fastest({"slow": Way(0.03), "fast": Way(0.003, wrong=1), "same": Way(0.03)}, BLOCKS)
+    assert trial.chosen == "fast"
+    assert trial.rates["fast"] > trial.rates["slow"]
+    assert trial.agreement["fast"] == 1 - 1 / 12100
+    assert str(trial).startswith("fast is used: slow 0.")
+
+
+def test_other_labels_are_not_worth_the_time() -> None:
+    trial = fastest({"slow": Way(0.02), "fast": Way(0.002, wrong=2)}, BLOCKS)
+    assert trial.chosen == "slow"
+    assert trial.agreement["fast"] < 0.9999
