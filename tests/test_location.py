@@ -14,7 +14,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, OutputExistsError, StorageError, UsageError
 from hsiclust.facts import info
 from hsiclust.grid import TileGrid, Window
-from hsiclust.labels import LabelStore
+from hsiclust.labels import LabelStore, Record
 from hsiclust.location import S3Url, is_there, location, remove_location, store_location
 from hsiclust.readplan import ReadPlan
 from hsiclust.scene import open_raster
@@ -116,7 +116,7 @@ def test_the_command_line_tiles_to_s3_learns_and_labels_from_there(
 def test_labels_on_s3(s3: str) -> None:
     store = LabelStore(location(URL), READING)
     store.open_or_create("run", overwrite=False)
-    assert LabelStore.tile_of_run(URL, "run") == 25
+    assert LabelStore.record_of_run(URL, "run") == Record(READING, "float32")
     numbers = np.full((20, 25), 3, np.uint8)
     store.write(GRID[2], numbers, numbers)
     again = LabelStore(location(URL), READING)
