@@ -81,7 +81,7 @@ def both_labels(pair: Pair) -> tuple[Labels, Labels]:
     components = SceneComponents.of(scene, pair.torch.transform, pair.torch.sensor, cpu)
     bands = SceneComponents(scene, RawBands.of(pair.onnx), components.bands, cpu)
     return (
-        TorchLabeller(pair.torch.method, cpu)(components.read(tile)),
+        TorchLabeller(pair.torch.method, cpu, confidence=True)(components.read(tile)),
         OnnxLabeller(pair.onnx, "cpu")(bands.read(tile)),
     )
 
@@ -92,7 +92,7 @@ def agreement(pair: Pair) -> list[str]:
 
     one, other = both_labels(pair)
     differ = int((one.classes != other.classes).sum())
-    confidence = np.abs(one.confidence.astype(int) - other.confidence).max()
+    confidence = np.abs(one.percent - other.percent).max()
     return [
         pair.scene.stem,
         str(pair.onnx.depth),
@@ -127,7 +127,7 @@ def runs(pair: Pair, side: int) -> Runs:
     whole = torch.randint(0, 8000, shape, dtype=torch.int16, generator=generator)
     bands, valid = whole.float(), torch.ones(full, full, dtype=torch.bool)
     components = Components(transform.apply(bands, valid), valid)
-    by_torch = TorchLabeller(pair.torch.method, torch.device("cpu"))
+    by_torch = TorchLabeller(pair.torch.method, torch.device("cpu"), confidence=True)
     by_onnx, raw = OnnxLabeller(pair.onnx, "cpu"), RawBands.of(pair.onnx)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

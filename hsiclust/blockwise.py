@@ -49,13 +49,15 @@ class TileLabeller:
 
     def _label(self, strip: Strip, tile: Tile, side: int) -> Labels:
         shape = (tile.core.rows, tile.core.cols)
-        labels = Labels(np.empty(shape, np.uint8), np.empty(shape, np.uint8))
+        classes, confidence = np.empty(shape, np.uint8), None
         for block in strip.blocks(tile, side):
             here = block.core.relative_to(tile.core).slices
             found = self.labeller(strip.read(block))
-            labels.classes[here] = found.classes
-            labels.confidence[here] = found.confidence
-        return labels
+            classes[here] = found.classes
+            if found.confidence is not None:
+                confidence = np.empty_like(classes) if confidence is None else confidence
+                confidence[here] = found.confidence
+        return Labels(classes, confidence)
 
     def _halve(self, side: int) -> None:
         """Go on with smaller blocks, unless another thread has said so already."""

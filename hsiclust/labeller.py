@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hsiclust.components import Components
+from hsiclust.errors import UsageError
 from hsiclust.labels import UNSURE
 from hsiclust.models.base import Method
 
@@ -21,11 +22,22 @@ class Labels:
 
     Attributes:
         classes: `(row, col)`, uint8; 0 unclassified, 1 to K.
-        confidence: `(row, col)`, uint8; per cent, 255 where unclassified.
+        confidence: `(row, col)`, uint8; per cent, 255 where unclassified; None where nobody asked.
     """
 
     classes: NDArray[np.uint8]
-    confidence: NDArray[np.uint8]
+    confidence: NDArray[np.uint8] | None
+
+    @property
+    def percent(self) -> NDArray[np.int16]:
+        """The confidence as signed numbers, to reckon with.
+
+        Raises:
+            UsageError: It was not asked for.
+        """
+        if self.confidence is None:
+            raise UsageError("these labels came without confidence")
+        return self.confidence.astype(np.int16)
 
 
 class Labeller(Protocol):
@@ -48,14 +60,20 @@ class TorchLabeller:
         method: A fitted method.
         device: Where it computes.
         dtype: What the network computes in; scores are compared in float32.
+        confidence: Whether to say how sure each label is.
     """
 
     def __init__(
-        self, method: Method, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        method: Method,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        confidence: bool = False,
     ) -> None:
         self.method = method.to(device)
         self.device = device
         self.dtype = dtype
+        self.confidence = confidence
         self.network = copy.deepcopy(method.settled()).to(device, dtype)
 
     @property
@@ -75,7 +93,9 @@ class TorchLabeller:
             # Every library's kernels are fastest with the channels of a pixel side by side.
             scores = self.network(values.contiguous(memory_format=torch.channels_last)).float()
             best = scores.max(dim=1).indices[0] + 1  # much faster than argmax
-            sure = (self.method.confidence(scores)[0] * 100).round().clamp(0, 100)
             classes = best.where(valid, 0).to(torch.uint8)
+            if not self.confidence:
+                return Labels(classes.cpu().numpy(), None)
+            sure = (self.method.confidence(scores)[0] * 100).round().clamp(0, 100)
             confidence = sure.where(valid, UNSURE).to(torch.uint8)
         return Labels(classes.cpu().numpy(), confidence.cpu().numpy())

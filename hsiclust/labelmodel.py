@@ -82,8 +82,10 @@ class LabelModel(ABC):
         """
 
     @abstractmethod
-    def labeller(self, device: torch.device, precision: Precision) -> Labeller:
-        """The network, ready on a device.
+    def labeller(
+        self, device: torch.device, precision: Precision, confidence: bool = False
+    ) -> Labeller:
+        """The network, ready on a device; `confidence` asks it to say how sure it is.
 
         Raises:
             DeviceError: What computes cannot use the device.
@@ -119,9 +121,11 @@ class TorchModel(LabelModel):
                 f"needs {self.halo}; tile again with --halo {self.halo}"
             )
 
-    def labeller(self, device: torch.device, precision: Precision) -> Labeller:
+    def labeller(
+        self, device: torch.device, precision: Precision, confidence: bool = False
+    ) -> Labeller:
         """The method's network."""
-        return TorchLabeller(self.fitted.method, device, _DTYPES[precision])
+        return TorchLabeller(self.fitted.method, device, _DTYPES[precision], confidence)
 
 
 class GraphModel(LabelModel):
@@ -150,7 +154,12 @@ class GraphModel(LabelModel):
             "name the scene, or the model that the file was exported from"
         )
 
-    def labeller(self, device: torch.device, precision: Precision) -> Labeller:
+    def labeller(
+        self,
+        device: torch.device,
+        precision: Precision,
+        confidence: bool = False,  # noqa: ARG002
+    ) -> Labeller:
         """The graph."""
         from hsiclust.onnxlabeller import OnnxLabeller
 

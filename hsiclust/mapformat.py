@@ -51,7 +51,7 @@ class MapFormat:
         side = str(self.block if self.block % 16 == 0 and self.block >= 128 else 512)
         # DEFLATE, because every reader has it; IF_SAFER, because the size of a compressed
         # file is not known before, and a classic TIFF that outgrows 4 GiB is lost.
-        tiff = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER"}
+        tiff = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}
         defaults: dict[Driver, dict[str, str]] = {
             "COG": {**tiff, "BLOCKSIZE": side, "OVERVIEW_RESAMPLING": resampling},
             "GTiff": {**tiff, "TILED": "YES", "BLOCKXSIZE": side, "BLOCKYSIZE": side},

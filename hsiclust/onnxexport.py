@@ -256,7 +256,7 @@ def _proved(model: FittedModel, path: Path) -> tuple[float, int]:
         bands = RawBands.of(labeller.model).apply(torch.from_numpy(block), inside)
         found = labeller(Components(bands, inside))
         wanted = _labels(model, block, valid)
-        sure = np.abs(found.confidence.astype(int) - wanted.confidence) <= 1
+        sure = np.abs(found.percent - wanted.percent) <= 1
         same += int(((found.classes == wanted.classes) & sure).sum())
         pixels += wanted.classes.size
     return same / pixels, pixels

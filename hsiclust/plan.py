@@ -14,9 +14,11 @@ from hsiclust.grid import Window, even_tile_size
 
 # Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
 _HEIGHTS = (128, 64, 32, 16)
-_LOW = 2  # of them: the height for scenes that are low themselves
-# A scene is cut into at least so many strips, so that many threads have something to do.
-_STRIPS = 8
+# The number of strips is a multiple of this, so that no thread is idle while the last are done,
+# unless that makes strips lower than `_LOWEST_EVEN`. It is no function of the threads: the tiles of
+# a scene must not depend on who works on them.
+_STRIPS = 16
+_LOWEST_EVEN = 64
 # Widest tile: its labels are one chunk of the label store.
 _WIDEST_TILE = 4096
 # Narrowest panel: below, the columns that two panels both read weigh too much.
@@ -239,13 +241,18 @@ def _shapes(area: Window, load: Load, side: int | None) -> Iterator[tuple[int, i
 
 
 def _heights(area: Window, load: Load) -> list[int]:
-    """Whole blocks of the file, as many as make a good strip."""
+    """Whole blocks of the file, as many as make a good strip; even strips where there are none."""
     block = load.blocks[0]
     heights = [max(block, height // block * block) for height in _HEIGHTS]
-    # Low strips for low scenes, whatever there is of memory.
-    enough = (at for at, rows in enumerate(heights) if rows * _STRIPS <= area.rows)
-    best = min(next(enough, _LOW), _LOW)
-    return list(dict.fromkeys(heights[best:]))
+    if block == 1:
+        heights = [_even_height(area.rows, height) for height in heights]
+    return list(dict.fromkeys(heights))
+
+
+def _even_height(rows: int, height: int) -> int:
+    """The height of nearly equal strips, at most `height` high."""
+    even = -(-rows // (-(-rows // (height * _STRIPS)) * _STRIPS))
+    return even if even >= _LOWEST_EVEN else even_tile_size(rows, height)
 
 
 def _widths(area: Window, load: Load) -> Iterator[int]:

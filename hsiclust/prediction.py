@@ -174,7 +174,7 @@ def label_strip(job: LabelJob, index: int) -> LabelledStrip:
             with clock.during("computing"):
                 labels = label(strip, tile)
             with clock.during("writing"):
-                store.write(tile, labels.classes, labels.confidence if job.confidence else None)
+                store.write(tile, labels.classes, labels.confidence)
             labelled += int((labels.classes > 0).sum())
     return LabelledStrip(len(missing), labelled, clock)
 
@@ -189,7 +189,8 @@ def _workbench(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
 def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     device = resolve_device(job.device)
     model = open_model(Path(job.model))
-    label = TileLabeller(model.labeller(device, job.precision), job.block)
+    labeller = model.labeller(device, job.precision, job.confidence)
+    label = TileLabeller(labeller, job.block)
     source = open_source(job.source, job.nodata, model, device)
     store = LabelStore(store_location(job.labels), job.reading, job.precision)
     if isinstance(source, TileStore):

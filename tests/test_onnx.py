@@ -97,12 +97,12 @@ def scene(halo: int, rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def label_with_torch(model: FittedModel, block: torch.Tensor, valid: torch.Tensor) -> Labels:
     components = Components(model.transform.apply(block, valid), valid)
-    return TorchLabeller(model.method, torch.device("cpu"))(components)
+    return TorchLabeller(model.method, torch.device("cpu"), confidence=True)(components)
 
 
 def same(one: Labels, other: Labels) -> bool:
     """Same classes; confidence within one per cent."""
-    difference = np.abs(one.confidence.astype(int) - other.confidence)
+    difference = np.abs(one.percent - other.percent)
     return bool((one.classes == other.classes).all() and (difference <= 1).all())
 
 

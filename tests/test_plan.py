@@ -29,9 +29,9 @@ GIB = 2**30
 
 def test_the_best_strips_that_every_thread_can_hold() -> None:
     plan = plan_run(AREA, LOAD, FOUR, Limits(16 * GIB, 0), None)
-    assert (plan.tile_rows, plan.tile_cols, plan.panel, plan.in_flight) == (128, 4000, 2, 4)
+    assert (plan.tile_rows, plan.tile_cols, plan.panel, plan.in_flight) == (125, 4000, 2, 4)
     smaller = plan_run(AREA, LOAD, FOUR, Limits(GIB, 0), None)
-    assert smaller.tile_rows < 128
+    assert smaller.tile_rows < 125
     assert smaller.in_flight == 4
     assert smaller.peak_bytes <= GIB
 
@@ -47,9 +47,19 @@ def test_strips_are_whole_blocks() -> None:
     assert width % 256 == 0
 
 
-def test_low_scenes_are_cut_into_low_strips() -> None:
-    assert plan_run(Window(0, 0, 600, 800), LOAD, FOUR, Limits(8 * GIB, 0), None).tile_rows == 64
-    assert plan_run(Window(0, 0, 145, 145), LOAD, FOUR, Limits(8 * GIB, 0), None).tile_rows == 32
+def test_strips_of_lines_are_even() -> None:
+    for rows, height in (
+        (5243, 110),
+        (1311, 82),
+        (1000, 125),
+        (145, 73),
+        (100, 100),
+        (50_000, 125),
+    ):
+        plan = plan_run(Window(0, 0, rows, 800), LOAD, FOUR, Limits(8 * GIB, 0), None)
+        assert plan.tile_rows == height
+        strips = -(-rows // height)
+        assert strips % 16 == 0 or rows < 1024
 
 
 def test_little_memory_means_fewer_strips_in_flight() -> None:
