@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.scene import Scene, open_raster
+from hsiclust.scene import Scene
 
 Image = NDArray[np.uint8]
 
@@ -43,8 +43,7 @@ def false_colour(path: Path, grid: PixelGrid, step: int) -> tuple[str, Image]:
 
 def _block_rows(scene: Scene, area: Window, step: int) -> list[Window]:
     """Rows that hold a shown row, as they lie in the file: each block is decoded once."""
-    with open_raster(scene.path) as dataset:
-        height = min(int(dataset.block_shapes[0][0]), _MOST_ROWS)
+    height = min(scene.blocks[0], _MOST_ROWS)
     shown = range(area.row, area.row_stop, step)
     windows: dict[int, Window] = {}
     for row in shown:

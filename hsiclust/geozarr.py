@@ -163,6 +163,8 @@ def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
     except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{name}: there is no Zarr group or array of this name") from error
         reason = " ".join(str(error).split())
         raise InputError(f"{name}: cannot be opened as Zarr: {reason}") from error
 

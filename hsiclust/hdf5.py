@@ -32,8 +32,6 @@ _SUBDATASET = re.compile(
 _SUFFIXES = (".h5", ".he5", ".hdf5", ".nc", ".nc4")
 _MOST_OBJECTS = 10_000
 _DEEPEST = 32
-# Decoded chunks that HDF5 keeps: neighbouring windows meet in them.
-_CHUNK_CACHE = 2**27
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -69,7 +67,7 @@ class Hdf5File(Mapping[str, "h5py.Dataset"]):
         self.path = path
         self._h5py = _h5py(path)
         try:
-            self.root = self._h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
+            self.root = self._h5py.File(path, "r")
         except OSError as error:
             raise InputError(f"{path}: cannot be opened as HDF5: {error}") from error
 

@@ -26,6 +26,7 @@ _PREFIXES = {
     "https://": "/vsicurl/https://",
 }
 _SERVERS = ("/vsis3/", "/vsigs/", "/vsiaz/", "/vsiadls/", "/vsioss/", "/vsiswift/", "/vsicurl/")
+_FOLDED = re.compile(r"^(s3|gs|az|https?):/(?!/)")
 _TIMEOUT = 30.0  # seconds
 # A TIFF holds all that matters: asking for its neighbours by name took 82 requests where 3 do, and
 # listing the folder fails on most servers. Other formats (ENVI) live by their neighbours.
@@ -37,6 +38,11 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 def is_remote(name: str) -> bool:
     """Whether a name means a file on a server."""
     return name.startswith((*_PREFIXES, *_SERVERS))
+
+
+def spelled(path: str | Path) -> str:
+    """A name as text; `pathlib` folds the two slashes of a URL into one, which is undone."""
+    return _FOLDED.sub(r"\1://", str(path))
 
 
 def gdal_name(name: str) -> str:

@@ -40,6 +40,7 @@ from hsiclust.remote import (
     gdal_settings,
     is_remote,
     source_stamp,
+    spelled,
 )
 
 log = logging.getLogger(__name__)
@@ -303,8 +304,9 @@ def data_file(path: str | Path) -> str:
     Raises:
         InputError: A header without data file.
     """
-    if is_remote(str(path)):
-        return _remote_data_file(str(path))
+    name = spelled(path)
+    if is_remote(name):
+        return _remote_data_file(name)
     file = Path(path)
     if file.suffix.lower() == ".hdr" and file.is_file():
         return str(data_file_of_header(file))

@@ -285,7 +285,9 @@ def test_a_scene_on_s3(s3: str, tmp_path: Path, version: int) -> None:
 
 def test_no_scene_on_s3(s3: str, refusing_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"s3://{s3server.BUCKET}/none.zarr"
-    with pytest.raises(InputError, match=r"none\.zarr: cannot be opened as Zarr"):
+    with pytest.raises(
+        InputError, match=r"none\.zarr: there is no Zarr group or array of this name"
+    ):
         Scene.open(url)
     with pytest.raises(InputError, match=r"from disk and from s3:// alone"):
         Scene.open("https://127.0.0.1/none.zarr")

@@ -20,6 +20,7 @@ from hsiclust.cube import CubeReader
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError
 from hsiclust.facts import info
+from hsiclust.falsecolour import false_colour
 from hsiclust.grid import Window
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
@@ -329,6 +330,14 @@ def test_info_of_a_product(tmp_path: Path) -> None:
     path = write_prisma(tmp_path / "a.he5", *prisma_cubes())
     facts = info(str(path))
     assert (facts["kind"], facts["bands"], facts["georeferenced"]) == ("scene", BANDS, True)
+
+
+def test_a_picture_of_a_product(tmp_path: Path) -> None:
+    scene = Scene.open(write_prisma(tmp_path / "a.he5", *prisma_cubes()))
+    title, image = false_colour(Path(scene.path), scene.grid, 2)
+    assert "nm" in title
+    assert image.shape == (15, 13, 3)
+    assert np.ptp(image[2:]) > 0
 
 
 def test_links_out_of_the_file_are_not_followed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, StorageError
 from hsiclust.facts import info
 from hsiclust.grid import Window
-from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, source_stamp
+from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, source_stamp, spelled
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
@@ -42,6 +42,11 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
 def test_names_on_servers(name: str, expected: str) -> None:
     assert is_remote(name)
     assert gdal_name(name) == expected
+
+
+@pytest.mark.parametrize("name", ["s3://b/a.tif", "https://h/a.tif", "/vsis3/b/a.tif", "s3/a.tif"])
+def test_paths_made_of_names_are_the_names(name: str) -> None:
+    assert spelled(Path(name)) == name
 
 
 @pytest.mark.parametrize("name", ["a.tif", "/a/b.tif", "/vsizip/a.zip/b.tif", "https/a.tif"])
