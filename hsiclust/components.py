@@ -119,7 +119,8 @@ class SceneComponents:
     def room(self, rows: int, cols: int) -> Components:
         """Memory for components on the device; what it holds is anything."""
         return Components(
-            torch.empty(self.transform.components, rows, cols, device=self.device),
+            # Line by line, as it is filled: planes of components would be far from each other.
+            torch.empty(rows, self.transform.components, cols, device=self.device).transpose(0, 1),
             torch.empty(rows, cols, dtype=torch.bool, device=self.device),
         )
 
