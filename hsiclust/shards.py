@@ -1,0 +1,220 @@
+"""Shards: parts of a scene that are labelled by jobs that know nothing of each other.
+
+All write into one label store beside the map to be, on a file system that they share. Whoever
+comes first makes the store; the others read and cut the scene as it says.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from hsiclust.clock import Clock
+from hsiclust.engine import Engine
+from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, UsageError
+from hsiclust.labels import LabelStore
+from hsiclust.output import locked
+from hsiclust.prediction import Prediction, Progress, label_strips, write_maps
+from hsiclust.prediction_plan import PredictOptions, PredictPlan
+
+# Seconds in which another shard has made the store, or a run that ends has let go of its lock.
+_PATIENCE = 10.0
+_BETWEEN = 0.1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A contiguous part of the strips of a scene.
+
+    Attributes:
+        number: Which, from 1.
+        count: Of how many.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise UsageError(f"shard {self}: there are shards 1/{self.count} to {self.count}/...")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard that `i/n` names.
+
+        Raises:
+            UsageError: It names none.
+        """
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"--shard {text!r} is not i/n with i from 1 to n, such as 3/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def strips(self, total: int) -> range:
+        """Its strips of so many; none where there are more shards than strips."""
+        return range(total * (self.number - 1) // self.count, total * self.number // self.count)
+
+    def mark(self, store: Path) -> Path:
+        """The file in a label store that says that this shard was started."""
+        return store / f"shard-{self.number}-of-{self.count}"
+
+
+@dataclass(frozen=True)
+class LabelledShard:
+    """What a shard did.
+
+    Attributes:
+        store: The label store, which the shards share.
+        shard: Which, as `i/n`.
+        strips: Strips of the shard.
+        tiles: Tiles of the shard.
+        resumed: Those that an earlier run had done.
+        labelled: Pixels that got a class now.
+        seconds: Time of this run.
+        clock: Seconds that its threads together spent reading, computing and writing.
+    """
+
+    store: Path
+    shard: str
+    strips: int
+    tiles: int
+    resumed: int
+    labelled: int
+    seconds: float
+    clock: Clock
+
+
+def label_shard(
+    plan: PredictPlan,
+    options: PredictOptions,
+    shard: Shard,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> LabelledShard:
+    """Label a part of a scene; the map is left to `merge`.
+
+    Args:
+        plan: From `plan_prediction`.
+        options: The same as there.
+        shard: Which part.
+        progress: Called with tiles done and tiles of the shard.
+        engine: Workers that are ready; as the plan says when None.
+
+    Raises:
+        OutputExistsError: This shard, the whole scene or something else is being worked on.
+        HsiclustError: A strip failed for good; finished tiles stay for the next start.
+    """
+    start = perf_counter()
+    with _store_of(plan, options) as store:
+        path = Path(store.path)
+        plan = replace(plan, job=replace(plan.job, reading=store.reading))
+        with locked(shard.mark(path)):
+            shard.mark(path).touch()
+            strips = shard.strips(len(store.reading))
+            done = label_strips(plan, store, strips, progress, engine)
+    return LabelledShard(
+        store=path,
+        shard=str(shard),
+        strips=len(strips),
+        tiles=done.tiles,
+        resumed=done.resumed,
+        labelled=done.labelled,
+        seconds=perf_counter() - start,
+        clock=done.clock,
+    )
+
+
+def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
+    """Write the map of a scene whose shards are all done.
+
+    Args:
+        plan: From `plan_prediction`, with what the shards were given.
+        options: The same as there.
+
+    Raises:
+        OutputBusyError: A shard is still at work.
+        HsiclustError: Tiles are missing; the message names shards or strips.
+    """
+    start = perf_counter()
+    job, output = plan.job, plan.output
+    with locked(output):
+        reading = LabelStore.reading_of_run(job.labels, job.run)
+        if reading is None:
+            raise HsiclustError(f"{output}: no shard of this scene and model was started")
+        store = LabelStore(Path(job.labels), reading)
+        if missing := reading.strips_of(store.missing()):
+            raise HsiclustError(f"{output}: {_missing(missing, store)}")
+        confidence = write_maps(plan, store, options)
+        store.remove()
+    return Prediction(
+        map=output,
+        confidence=confidence,
+        pixels=reading.tiles.area.pixels,
+        labelled=0,
+        tiles=len(reading.tiles),
+        resumed=len(reading.tiles),
+        seconds=perf_counter() - start,
+        clock=Clock(),
+    )
+
+
+@contextmanager
+def _store_of(plan: PredictPlan, options: PredictOptions) -> Iterator[LabelStore]:
+    """The label store of a run, shared with its other shards, made by whoever comes first.
+
+    A store is made, and that of another run discarded, by one who is alone; the others wait.
+    """
+    job, limit = plan.job, time.monotonic() + _PATIENCE
+    while True:
+        try:
+            if LabelStore.reading_of_run(job.labels, job.run) is None:
+                with locked(plan.output):
+                    store = LabelStore(Path(job.labels), job.reading)
+                    store.open_or_create(job.run, options.overwrite)
+            with locked(plan.output, shared=True):
+                reading = LabelStore.reading_of_run(job.labels, job.run)
+                if reading is not None:
+                    _refuse_other_tiles(reading.tiles.tile_rows, plan, options)
+                    yield LabelStore(Path(job.labels), reading)
+                    return
+        except OutputBusyError:
+            if time.monotonic() > limit:
+                raise
+        time.sleep(_BETWEEN)
+
+
+def _refuse_other_tiles(rows: int, plan: PredictPlan, options: PredictOptions) -> None:
+    if options.tile is not None and plan.job.tiles.tile_rows != rows:
+        raise OutputExistsError(
+            f"{plan.output}: its shards were begun with tiles of {rows} rows; "
+            f"--tile-size {options.tile} does not go with them"
+        )
+
+
+def _missing(strips: Sequence[int], store: LabelStore) -> str:
+    """Who is to be started again, as far as that is known."""
+    total = len(store.reading)
+    text = f"{len(strips)} of {total} strips are not labelled yet"
+    marks = Path(store.path).glob("shard-*-of-*")
+    counts = {int(mark.name.rpartition("-")[2]) for mark in marks}
+    if len(counts) != 1:
+        return f"{text}: {_numbers(strips)}; start the shards again that hold them"
+    (count,) = counts
+    shards = [Shard(number, count) for number in range(1, count + 1)]
+    unfinished = [s.number for s in shards if not set(strips).isdisjoint(s.strips(total))]
+    return f"{text}: start again shards {_numbers(unfinished)} of {count}"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    """Numbers with their stretches drawn together: `3, 5 to 9`."""
+    starts = [at for at in range(len(values)) if at == 0 or values[at] != values[at - 1] + 1]
+    stretches = [values[a:b] for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
+    return ", ".join(str(s[0]) if len(s) == 1 else f"{s[0]} to {s[-1]}" for s in stretches)
