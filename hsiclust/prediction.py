@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,8 @@ class Prediction:
     @property
     def summary(self) -> str:
         """The run in one line: how much, how fast, and what bound it."""
+        if self.resumed == self.tiles:
+            return f"{self.pixels} pixels, {self.tiles} tiles, all from earlier runs"
         new = self.pixels * (self.tiles - self.resumed) / self.tiles
         busy = sum(astuple(self.clock)) or 1
         shares = ", ".join(
@@ -150,7 +153,7 @@ def predict(
         tiles=done.tiles,
         resumed=done.resumed,
         seconds=perf_counter() - start,
-        precision=store.precision,
+        precision=cast(Precision, store.precision),
         bytes_read=plan.bytes_read * (done.tiles - done.resumed) // done.tiles,
         clock=done.clock,
         bound=done.clock.bound,
@@ -182,7 +185,7 @@ def label_strips(
     Raises:
         HsiclustError: A strip failed for good.
     """
-    job = replace(plan.job, reading=store.reading, precision=store.precision)
+    job = replace(plan.job, reading=store.reading, precision=cast(Precision, store.precision))
     missing = set(store.missing())
     tiles = {strip: job.reading.tiles_of(strip) for strip in strips}
     todo = {strip: len(missing.intersection(of)) for strip, of in tiles.items()}

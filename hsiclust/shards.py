@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 from hsiclust.clock import Clock
 from hsiclust.engine import Engine
 from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, UsageError
+from hsiclust.labelmodel import Precision
 from hsiclust.labels import LabelStore
-from hsiclust.output import locked
-from hsiclust.prediction import Prediction, Progress, label_strips, write_maps
+from hsiclust.location import store_location
+from hsiclust.output import locked, remove
+from hsiclust.prediction import Prediction, Progress, label_strips, new_store, write_maps
 from hsiclust.prediction_plan import PredictOptions, PredictPlan
 
 # Seconds in which another shard has made the store, or a run that ends has let go of its lock.
@@ -41,7 +44,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise UsageError(f"shard {self}: there are shards 1/{self.count} to {self.count}/...")
+            raise UsageError(f"shard {self}: shards are counted from 1 to their number")
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -62,10 +65,6 @@ class Shard:
         """Its strips of so many; none where there are more shards than strips."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
-    def mark(self, store: Path) -> Path:
-        """The file in a label store that says that this shard was started."""
-        return store / f"shard-{self.number}-of-{self.count}"
-
 
 @dataclass(frozen=True)
 class LabelledShard:
@@ -82,7 +81,7 @@ class LabelledShard:
         clock: Seconds that its threads together spent reading, computing and writing.
     """
 
-    store: Path
+    store: str
     shard: str
     strips: int
     tiles: int
@@ -90,6 +89,12 @@ class LabelledShard:
     labelled: int
     seconds: float
     clock: Clock
+
+    @property
+    def summary(self) -> str:
+        """The run in one line."""
+        earlier = f", {self.resumed} of them from an earlier run" if self.resumed else ""
+        return f"shard {self.shard}: {self.tiles} tiles{earlier} in {self.seconds:.1f} s"
 
 
 def label_shard(
@@ -113,15 +118,16 @@ def label_shard(
         HsiclustError: A strip failed for good; finished tiles stay for the next start.
     """
     start = perf_counter()
-    with _store_of(plan, options) as store:
-        path = Path(store.path)
-        plan = replace(plan, job=replace(plan.job, reading=store.reading))
-        with locked(shard.mark(path)):
-            shard.mark(path).touch()
+    with ExitStack() as shared:
+        store = _share_store(plan, options, shared)
+        mark = plan.marks / f"{shard.number}-of-{shard.count}"
+        plan.marks.mkdir(exist_ok=True)
+        with locked(mark):
+            mark.touch()
             strips = shard.strips(len(store.reading))
             done = label_strips(plan, store, strips, progress, engine)
     return LabelledShard(
-        store=path,
+        store=plan.job.labels,
         shard=str(shard),
         strips=len(strips),
         tiles=done.tiles,
@@ -144,51 +150,61 @@ def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
         HsiclustError: Tiles are missing; the message names shards or strips.
     """
     start = perf_counter()
-    job, output = plan.job, plan.output
+    output = plan.output
     with locked(output):
-        reading = LabelStore.reading_of_run(job.labels, job.run)
-        if reading is None:
+        store = _store_there(plan)
+        if store is None:
             raise HsiclustError(f"{output}: no shard of this scene and model was started")
-        store = LabelStore(Path(job.labels), reading)
-        if missing := reading.strips_of(store.missing()):
-            raise HsiclustError(f"{output}: {_missing(missing, store)}")
+        if missing := store.reading.strips_of(store.missing()):
+            raise HsiclustError(f"{output}: {_missing(missing, len(store.reading), plan.marks)}")
         confidence = write_maps(plan, store, options)
         store.remove()
+        remove(plan.marks)
     return Prediction(
         map=output,
         confidence=confidence,
-        pixels=reading.tiles.area.pixels,
+        pixels=store.tiles.area.pixels,
         labelled=0,
-        tiles=len(reading.tiles),
-        resumed=len(reading.tiles),
+        tiles=len(store.tiles),
+        resumed=len(store.tiles),
         seconds=perf_counter() - start,
+        precision=cast(Precision, store.precision),
+        bytes_read=0,
         clock=Clock(),
+        bound="writing",
     )
 
 
-@contextmanager
-def _store_of(plan: PredictPlan, options: PredictOptions) -> Iterator[LabelStore]:
+def _share_store(plan: PredictPlan, options: PredictOptions, shared: ExitStack) -> LabelStore:
     """The label store of a run, shared with its other shards, made by whoever comes first.
 
     A store is made, and that of another run discarded, by one who is alone; the others wait.
     """
-    job, limit = plan.job, time.monotonic() + _PATIENCE
+    limit = time.monotonic() + _PATIENCE
     while True:
         try:
-            if LabelStore.reading_of_run(job.labels, job.run) is None:
+            if _store_there(plan) is None:
                 with locked(plan.output):
-                    store = LabelStore(Path(job.labels), job.reading)
-                    store.open_or_create(job.run, options.overwrite)
-            with locked(plan.output, shared=True):
-                reading = LabelStore.reading_of_run(job.labels, job.run)
-                if reading is not None:
-                    _refuse_other_tiles(reading.tiles.tile_rows, plan, options)
-                    yield LabelStore(Path(job.labels), reading)
-                    return
+                    new_store(plan).open_or_create(plan.job.run, options.overwrite)
+            shared.enter_context(locked(plan.output, shared=True))
         except OutputBusyError:
             if time.monotonic() > limit:
                 raise
+        else:
+            store = _store_there(plan)
+            if store is not None:
+                _refuse_other_tiles(store.tiles.tile_rows, plan, options)
+                return store
+            shared.close()  # it was discarded or merged since
         time.sleep(_BETWEEN)
+
+
+def _store_there(plan: PredictPlan) -> LabelStore | None:
+    """The label store of a run, as whoever made it chose to cut the scene."""
+    record = LabelStore.record_of_run(plan.job.labels, plan.job.run)
+    if record is None:
+        return None
+    return LabelStore(store_location(plan.job.labels), record.reading, record.precision)
 
 
 def _refuse_other_tiles(rows: int, plan: PredictPlan, options: PredictOptions) -> None:
@@ -199,12 +215,10 @@ def _refuse_other_tiles(rows: int, plan: PredictPlan, options: PredictOptions) -
         )
 
 
-def _missing(strips: Sequence[int], store: LabelStore) -> str:
+def _missing(strips: Sequence[int], total: int, marks: Path) -> str:
     """Who is to be started again, as far as that is known."""
-    total = len(store.reading)
     text = f"{len(strips)} of {total} strips are not labelled yet"
-    marks = Path(store.path).glob("shard-*-of-*")
-    counts = {int(mark.name.rpartition("-")[2]) for mark in marks}
+    counts = {int(mark.name.rpartition("-")[2]) for mark in marks.glob("[1-9]*-of-*[0-9]")}
     if len(counts) != 1:
         return f"{text}: {_numbers(strips)}; start the shards again that hold them"
     (count,) = counts
