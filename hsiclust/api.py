@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hsiclust.batch import Outcome, Part, predict_scene, predict_scenes
     from hsiclust.demonstration import Demo, demo
     from hsiclust.engine import EngineOptions
     from hsiclust.evaluation import Evaluation, evaluate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hsiclust.prediction_plan import PredictOptions, plan_prediction
     from hsiclust.recipe import TrainOptions
     from hsiclust.sample import TransformOptions
+    from hsiclust.shards import Shard
     from hsiclust.staging import TileShape
     from hsiclust.tiling import TileOptions, tile
     from hsiclust.training import Step, Training, train
@@ -32,9 +34,12 @@ _HOMES = {
     "EngineOptions": ("engine", "EngineOptions"),
     "Evaluation": ("evaluation", "Evaluation"),
     "Export": ("onnxexport", "Export"),
+    "Outcome": ("batch", "Outcome"),
+    "Part": ("batch", "Part"),
     "PredictOptions": ("prediction_plan", "PredictOptions"),
     "Prediction": ("prediction", "Prediction"),
     "ReportOptions": ("picture", "ReportOptions"),
+    "Shard": ("shards", "Shard"),
     "Step": ("training", "Step"),
     "TileOptions": ("tiling", "TileOptions"),
     "TileShape": ("staging", "TileShape"),
@@ -46,6 +51,8 @@ _HOMES = {
     "export": ("onnxexport", "export"),
     "info": ("facts", "info"),
     "plan_prediction": ("prediction_plan", "plan_prediction"),
+    "predict_scene": ("batch", "predict_scene"),
+    "predict_scenes": ("batch", "predict_scenes"),
     "report": ("picture", "report"),
     "run_prediction": ("prediction", "predict"),
     "tile": ("tiling", "tile"),
@@ -57,9 +64,12 @@ __all__ = [
     "EngineOptions",
     "Evaluation",
     "Export",
+    "Outcome",
+    "Part",
     "PredictOptions",
     "Prediction",
     "ReportOptions",
+    "Shard",
     "Step",
     "TileOptions",
     "TileShape",
@@ -72,6 +82,8 @@ __all__ = [
     "info",
     "plan_prediction",
     "predict",
+    "predict_scene",
+    "predict_scenes",
     "report",
     "run_prediction",
     "tile",

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,30 +20,48 @@ from hsiclust.parameters import (
     BandsText,
     BoundsText,
     Components,
+    Confidence,
+    Creation,
     Device,
-    DriverName,
+    Driver,
     Field,
+    GpuMemory,
+    Ignored,
     Json,
     Layer,
+    Maps,
+    Memory,
     MethodName,
+    Model,
     Nodata,
     Output,
     Overwrite,
+    Precision,
     PrecisionName,
     Quiet,
     RecipeName,
+    Scenes,
     Scheduler,
+    SchedulerFile,
     Seed,
+    ShardText,
+    Store,
+    TileSize,
     Transform,
     Verbose,
     Workers,
     bounds_of,
+    bytes_of,
+    creation_of,
     engine_of,
-    key_value,
-    map_of,
+    suffix_of,
     value_of,
 )
 from hsiclust.process import keep_freed_memory, prepare_process
+from hsiclust.scenelist import SceneList, scene_list
+
+if TYPE_CHECKING:
+    from hsiclust.api import Part, PredictOptions
 
 app = typer.Typer(
     help="Class maps of hyperspectral scenes of any size, without labels.",
@@ -112,6 +130,7 @@ def train(
     device: Device = "auto",
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -144,7 +163,7 @@ def train(
         seed=seed,
         device=device,
         overwrite=overwrite,
-        engine=engine_of(workers, scheduler),
+        engine=engine_of(workers, scheduler, scheduler_file),
     )
     stop = _StopBetweenSteps()
     with console.progress("training", quiet) as show:
@@ -180,73 +199,114 @@ def train(
 
 @app.command()
 def predict(
-    scene: Annotated[str, typer.Argument(help="Scene or tile store to label.")],
-    model: Annotated[Path, typer.Option("-m", "--model", help="Model file.")] = Path(
-        "model.safetensors"
-    ),
-    output: Output = None,
-    confidence: Annotated[
-        bool, typer.Option("--confidence", help="Also write <output>_confidence, 0 to 100.")
-    ] = False,
-    driver: Annotated[
-        DriverName | None, typer.Option("--of", "--driver", help="By the suffix when not given.")
-    ] = None,
-    creation: Annotated[
-        list[str] | None, typer.Option("--co", help="GDAL creation option K=V; repeatable.")
-    ] = None,
+    scenes: Scenes,
+    model: Model = Path("model.safetensors"),
+    output: Maps = None,
+    confidence: Confidence = False,
+    driver: Driver = None,
+    creation: Creation = None,
     bounds: BoundsText = None,
     nodata: Nodata = None,
-    tile_size: Annotated[int | None, typer.Option("--tile-size", min=16)] = None,
-    memory: Annotated[
-        str | None, typer.Option("--memory", help="Memory to stay below, such as 4GiB.")
-    ] = None,
-    gpu_memory: Annotated[
-        str | None, typer.Option("--gpu-memory", help="The same of a CUDA device.")
-    ] = None,
-    precision: Annotated[
-        PrecisionName, typer.Option("--precision", help="Of the network; auto keeps its labels.")
-    ] = PrecisionName.AUTO,
-    store: Annotated[
-        str | None, typer.Option("--store", help="Zarr store, or s3:// URL, for labels meanwhile.")
-    ] = None,
+    tile_size: TileSize = None,
+    memory: Memory = None,
+    gpu_memory: GpuMemory = None,
+    precision: Precision = PrecisionName.AUTO,
+    store: Store = None,
     device: Device = "auto",
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    shard: ShardText = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Label a scene with a model; writes a map on the scene's own pixel grid."""
+    """Label scenes with a model; writes maps on the scenes' own pixel grids."""
     console.log_to_stderr(quiet, verbose)
-    from hsiclust.api import PredictOptions, plan_prediction, run_prediction
-    from hsiclust.devices import parse_bytes
+    from hsiclust.api import PredictOptions, Shard, plan_prediction
 
     options = PredictOptions(
         device=device,
         bounds=bounds_of(bounds),
         nodata=nodata,
         tile=tile_size,
-        memory=None if memory is None else parse_bytes(memory),
-        gpu_memory=None if gpu_memory is None else parse_bytes(gpu_memory),
+        memory=bytes_of(memory),
+        gpu_memory=bytes_of(gpu_memory),
         precision=value_of(precision),
         store=store,
         confidence=confidence,
         driver=value_of(driver),
-        creation=dict(key_value(text) for text in creation or []),
+        creation=creation_of(creation),
         overwrite=overwrite,
-        engine=engine_of(workers, scheduler),
+        engine=engine_of(workers, scheduler, scheduler_file),
     )
-    plan = plan_prediction(scene, model, output or map_of(scene), options)
+    part = None if shard is None else Shard.parse(shard)
+    found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
     if dry_run:
-        console.print_facts(as_json, plan.facts())
+        for scene, path in found.pairs:
+            console.print_facts(as_json, plan_prediction(scene, model, path, options).facts())
+    else:
+        _predict(found, model, options, part, console.Style(as_json, quiet))
+
+
+@app.command()
+def merge(
+    scenes: Scenes,
+    model: Model = Path("model.safetensors"),
+    output: Maps = None,
+    confidence: Confidence = False,
+    driver: Driver = None,
+    creation: Creation = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    precision: Precision = PrecisionName.AUTO,
+    store: Store = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    _ignored: Ignored = None,
+) -> None:
+    """Write the maps of scenes whose shards are labelled; takes what predict --shard was given."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import PredictOptions
+
+    options = PredictOptions(
+        device="cpu",
+        bounds=bounds_of(bounds),
+        nodata=nodata,
+        precision=value_of(precision),
+        store=store,
+        confidence=confidence,
+        driver=value_of(driver),
+        creation=creation_of(creation),
+        overwrite=overwrite,
+    )
+    found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
+    _predict(found, model, options, "merge", console.Style(as_json, quiet))
+
+
+def _predict(
+    found: SceneList, model: Path, options: PredictOptions, part: Part, style: console.Style
+) -> None:
+    """Label one scene or many, or merge their shards, and show what was done."""
+    from hsiclust.api import plan_prediction, predict_scene, predict_scenes
+
+    if options.store is not None and len(found.pairs) > 1:
+        raise UsageError(f"--store {options.store} holds the labels of one scene, not of several")
+    found.make_folder()
+    if found.many:
+        outcomes = predict_scenes(found.pairs, model, options, style.watch, part)
+        if not style.show_outcomes(outcomes, len(found.pairs)):
+            raise typer.Exit(1)
         return
-    with console.progress("labelling", quiet) as show:
-        result = run_prediction(plan, options, lambda done, tiles: show(done, tiles, "tiles"))
-    if not quiet:
-        console.say(result.summary)
-    console.print_result(as_json, result.map, console.jsonable(result))
+    ((scene, path),) = found.pairs
+    plan = plan_prediction(scene, model, path, options)
+    with style.watch("") as progress:
+        result = predict_scene(plan, options, part, progress)
+    style.show_result(result)
 
 
 @app.command()
@@ -266,6 +326,7 @@ def tile(
     seed: Seed = 0,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -289,7 +350,7 @@ def tile(
         nodata=nodata,
         seed=seed,
         overwrite=overwrite,
-        engine=engine_of(workers, scheduler),
+        engine=engine_of(workers, scheduler, scheduler_file),
     )
     with console.progress("tiling", quiet) as show:
         written = run(scene, store, options, lambda done, tiles: show(done, tiles, "tiles"))
@@ -404,7 +465,7 @@ def main() -> NoReturn:
     except (HsiclustError, OSError, MemoryError) as error:
         if "--debug" in sys.argv:
             raise
-        console.say(f"hsiclust: {_one_line(error)}")
+        console.say(f"hsiclust: {console.one_line(error)}")
         sys.exit(error.exit_code if isinstance(error, HsiclustError) else 1)
     sys.exit(0)
 
@@ -429,11 +490,3 @@ class _StopBetweenSteps:
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError) and not isinstance(error, HsiclustError):
-        return f"out of memory ({error}); give a smaller --memory"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())

@@ -6,14 +6,17 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from hsiclust.errors import HsiclustError
+
 if TYPE_CHECKING:
+    from hsiclust.batch import Done, Outcome
     from hsiclust.evaluation import Evaluation
 
 Show = Callable[[int, int, str], None]
@@ -84,9 +87,67 @@ def _lines(title: str) -> Show:
     return show
 
 
+@dataclass(frozen=True)
+class Style:
+    """How labellings are shown.
+
+    Attributes:
+        as_json: Results as JSON objects, one a line.
+        quiet: Only errors, and the results.
+    """
+
+    as_json: bool
+    quiet: bool
+
+    @contextmanager
+    def watch(self, scene: str) -> Iterator[Callable[[int, int], None]]:
+        """The progress of a scene; its name is said where it is one of many."""
+        with progress(f"labelling {scene}".rstrip(), self.quiet) as show:
+            yield lambda done, tiles: show(done, tiles, "tiles")
+
+    def show_result(self, done: Done, **more: str) -> None:
+        """What was done to one scene."""
+        facts = jsonable(done)
+        if not self.quiet:
+            say(done.summary)
+        print_result(self.as_json, facts.get("map") or facts["store"], {**more, **facts})
+
+    def show_outcomes(self, outcomes: Iterable[Outcome], count: int) -> bool:
+        """What becomes of many scenes, as it does; whether all went well."""
+        failed = []
+        for outcome in outcomes:
+            of = {"scene": outcome.scene, "status": outcome.status}
+            if outcome.done is not None:
+                self.show_result(outcome.done, **of)
+            elif outcome.error is None:
+                if not self.quiet:
+                    say(f"{outcome.output}: finished before")
+                print_result(self.as_json, outcome.output, {**of, "map": outcome.output})
+            else:
+                message = one_line(outcome.error)
+                named = message.startswith(outcome.scene)
+                failed.append(message if named else f"{outcome.scene}: {message}")
+                say(f"hsiclust: {failed[-1]}")
+                if self.as_json:
+                    print_result(True, "", {**of, "error": message})
+        if failed:
+            say("\n  ".join([f"{len(failed)} of {count} scenes failed:", *failed]))
+        return not failed
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an expected failure."""
+    if isinstance(error, MemoryError) and not isinstance(error, HsiclustError):
+        return f"out of memory ({error}); give a smaller --memory"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
 def print_result(as_json: bool, path: object, facts: Mapping[str, Any]) -> None:
     """The path that was written, or one JSON object."""
     sys.stdout.write((json.dumps(jsonable(facts)) if as_json else str(path)) + "\n")
+    sys.stdout.flush()  # a pipe's reader need not wait for the next scene
 
 
 def print_facts(as_json: bool, facts: Mapping[str, Any]) -> None:

@@ -23,6 +23,10 @@ class OutputExistsError(UsageError, FileExistsError):
     """An output that is there already and that nobody asked to overwrite."""
 
 
+class OutputBusyError(OutputExistsError):
+    """An output that another run is writing."""
+
+
 class InputError(HsiclustError, ValueError):
     """A scene, store, map or label file that cannot be used."""
 

@@ -6,8 +6,9 @@ with the tiles whose flag is missing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hsiclust.location import (
     storage_errors,
     store_location,
 )
+from hsiclust.output import remove
 from hsiclust.readplan import ReadPlan
 
 _FORMAT = "hsiclust-labels"
@@ -87,7 +89,7 @@ class LabelStore:
             )
         remove_location(self.path)
         with storage_errors(self.path):
-            self._create(run)
+            self._create_whole(run)
 
     def remove(self) -> None:
         """Remove the store, if it is there."""
@@ -157,6 +159,21 @@ class LabelStore:
             for row in range(top, bottom + 1):
                 for col in range(left, right + 1):
                     done[row * self.tiles.across + col] = 0
+
+    def _create_whole(self, run: str) -> None:
+        """Make a store that appears at once, however many make it at the same moment."""
+        if not isinstance(self.path, Path):
+            self._create(run)
+            return
+        beside = self.path.with_name(f"{self.path.name}.{os.urandom(8).hex()}")
+        try:
+            replace(self, path=beside)._create(run)
+            beside.rename(self.path)
+        except OSError:
+            remove(beside)
+            # Another was first.
+            if self.record_of_run(self.path, run) is None:
+                raise
 
     def _create(self, run: str) -> None:
         group = open_group(self.path, "w")

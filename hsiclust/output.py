@@ -6,10 +6,11 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from hsiclust.errors import OutputExistsError, UsageError
+from hsiclust.errors import OutputBusyError, OutputExistsError, UsageError
 
 
 @contextmanager
@@ -56,26 +57,52 @@ def refuse_inputs(output: Path, *inputs: str | Path | None) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, shared: bool = False) -> Iterator[None]:
     """Keep every other run from writing the same output meanwhile.
 
+    Args:
+        path: The output.
+        shared: Let others in that share it as well.
+
     Raises:
-        OutputExistsError: Another run is writing it.
+        OutputBusyError: Another run is writing it.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(
-                f"{path}: another run is writing it; wait for it, or name another output"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    name = path.with_name(f".{path.name}.lock")
+    lock = _acquire(name, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    if lock is None:
+        raise OutputBusyError(
+            f"{path}: another run is writing it; wait for it, or name another output"
+        )
+    try:
+        yield
+    finally:
+        with lock:
+            # Who shares it removes the file only as the last.
+            if not shared or _is_granted(lock, fcntl.LOCK_EX):
+                name.unlink(missing_ok=True)
+
+
+def _acquire(name: Path, kind: int) -> IO[str] | None:
+    """A lock file, locked; None while another holds it."""
+    while True:
+        lock = name.open("a+")  # NFS wants to read what is shared and to write what is kept
+        if not _is_granted(lock, kind):
+            lock.close()
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
+                return lock
+        lock.close()  # removed by who had it before: it locks nothing any more
+
+
+def _is_granted(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def remove(path: Path) -> None:

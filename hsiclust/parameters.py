@@ -65,6 +65,66 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", help="Address of a standing Dask scheduler.")
 ]
+SchedulerFile = Annotated[
+    Path | None,
+    typer.Option("--scheduler-file", help="File in which a standing scheduler wrote its address."),
+]
+Scenes = Annotated[
+    list[str],
+    typer.Argument(help="Scenes or tile stores; @FILE lists some, - lists them on standard input."),
+]
+Model = Annotated[Path, typer.Option("-m", "--model", help="Model file.")]
+Maps = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Map to write, or folder/ for <scene>_labels.tif. Of several scenes, maps that the "
+        "same model made before are left as they are.",
+    ),
+]
+Confidence = Annotated[
+    bool, typer.Option("--confidence", help="Also write <output>_confidence, 0 to 100.")
+]
+Driver = Annotated[
+    DriverName | None, typer.Option("--of", "--driver", help="By the suffix when not given.")
+]
+Creation = Annotated[
+    list[str] | None, typer.Option("--co", help="GDAL creation option K=V; repeatable.")
+]
+TileSize = Annotated[int | None, typer.Option("--tile-size", min=16)]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Memory to stay below, such as 4GiB; of each worker of a standing cluster.",
+    ),
+]
+GpuMemory = Annotated[str | None, typer.Option("--gpu-memory", help="The same of a CUDA device.")]
+Precision = Annotated[
+    PrecisionName, typer.Option("--precision", help="Of the network; auto keeps its labels.")
+]
+Store = Annotated[
+    str | None, typer.Option("--store", help="Zarr store, or s3:// URL, for labels meanwhile.")
+]
+ShardText = Annotated[
+    str | None,
+    typer.Option("--shard", help="i/n: label the i-th of n parts and write no map; see merge."),
+]
+Ignored = Annotated[
+    str | None,
+    typer.Option(
+        "--tile-size",
+        "--memory",
+        "--gpu-memory",
+        "--device",
+        "-j",
+        "--workers",
+        "--scheduler",
+        "--scheduler-file",
+        hidden=True,
+    ),
+]
 Nodata = Annotated[
     float | None, typer.Option("--nodata", help="Nodata value instead of the file's own.")
 ]
@@ -104,11 +164,28 @@ def value_of(choice: StrEnum | None) -> Any:
     return None if choice is None else choice.value
 
 
-def engine_of(workers: int | None, scheduler: str | None) -> EngineOptions:
+def engine_of(workers: int | None, scheduler: str | None, file: Path | None) -> EngineOptions:
     """Where tiles are worked on."""
     from hsiclust.api import EngineOptions
 
-    return EngineOptions(workers=workers, scheduler=scheduler)
+    return EngineOptions(workers=workers, scheduler=scheduler, scheduler_file=file)
+
+
+def bytes_of(memory: str | None) -> int | None:
+    """Bytes of a size such as `4GiB`."""
+    from hsiclust.devices import parse_bytes
+
+    return None if memory is None else parse_bytes(memory)
+
+
+def creation_of(texts: list[str] | None) -> dict[str, str]:
+    """GDAL creation options."""
+    return dict(key_value(text) for text in texts or [])
+
+
+def suffix_of(driver: DriverName | None) -> str:
+    """Suffix of maps that are named by their scenes."""
+    return ".img" if driver is DriverName.ENVI else ".tif"
 
 
 def key_value(text: str) -> tuple[str, str]:
@@ -117,8 +194,3 @@ def key_value(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise UsageError(f"--co {text!r} is not KEY=VALUE")
     return key, value
-
-
-def map_of(scene: str) -> Path:
-    """`<scene>_labels.tif` in the folder where the command runs."""
-    return Path(f"{Path(scene.rstrip('/')).stem}_labels.tif")

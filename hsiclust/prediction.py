@@ -9,9 +9,11 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ from hsiclust.blockwise import TileLabeller
 from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
 from hsiclust.devices import resolve_device
-from hsiclust.engine import run_tiles
+from hsiclust.engine import Engine, opened, threads_here
 from hsiclust.grid import Tile, TileGrid, Window
 from hsiclust.labeller import Labeller
 from hsiclust.labelmap import write_confidence, write_map
@@ -30,7 +32,7 @@ from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
-from hsiclust.output import locked
+from hsiclust.output import locked, remove
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, StripSource
@@ -38,6 +40,8 @@ from hsiclust.tiles import TileStore
 from hsiclust.trial import fastest
 
 log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
 
 _OPENING = threading.Lock()
 _TRIAL_BLOCKS = 4
@@ -76,6 +80,8 @@ class Prediction:
     @property
     def summary(self) -> str:
         """The run in one line: how much, how fast, and what bound it."""
+        if self.resumed == self.tiles:
+            return f"{self.pixels} pixels, {self.tiles} tiles, all from earlier runs"
         new = self.pixels * (self.tiles - self.resumed) / self.tiles
         busy = sum(astuple(self.clock)) or 1
         shares = ", ".join(
@@ -89,10 +95,28 @@ class Prediction:
         )
 
 
+@dataclass(frozen=True)
+class Labelling:
+    """What was done to the labels of some strips.
+
+    Attributes:
+        tiles: Tiles of these strips.
+        resumed: Those that an earlier run had done.
+        labelled: Pixels that got a class now.
+        clock: Seconds that all threads together spent reading, computing and writing.
+    """
+
+    tiles: int
+    resumed: int
+    labelled: int
+    clock: Clock
+
+
 def predict(
     plan: PredictPlan,
     options: PredictOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Prediction:
     """Label a scene and write its map.
 
@@ -100,6 +124,7 @@ def predict(
         plan: From `plan_prediction`.
         options: The same as there.
         progress: Called with tiles done and tiles in all.
+        engine: Workers that are ready; as the plan says when None.
 
     Raises:
         OutputExistsError: An unfinished run of something else is in the way.
@@ -107,27 +132,14 @@ def predict(
     """
     start = perf_counter()
     job, output = plan.job, plan.output
-    if plan.trial:
-        job = replace(job, precision=_tried(plan))
-    store = LabelStore(store_location(job.labels), job.reading, job.precision)
-    clock = Clock()
+    store = new_store(plan)
     with locked(output):
         store.open_or_create(job.run, options.overwrite)
-        todo = store.missing()
-        resumed = len(job.tiles) - len(todo)
-        if resumed:
-            log.info("going on with an earlier run: %d of %d tiles done", resumed, len(job.tiles))
-        done, labelled = resumed, 0
-        engine = options.engine.limited_to(plan.run.in_flight)
-        strips = job.reading.strips_of(todo)
-        for _, strip in run_tiles(label_strip, job, strips, engine, unit="strip"):
-            done, labelled = done + strip.tiles, labelled + strip.labelled
-            clock.add(strip.clock)
-            if progress is not None:
-                progress(done, len(job.tiles))
-        confidence = _write(plan, store, options)
+        done = label_strips(plan, store, range(len(job.reading)), progress, engine)
+        confidence = write_maps(plan, store, options)
         store.remove()
-    if labelled == 0 and not resumed:
+        remove(plan.marks)
+    if done.labelled == 0 and not done.resumed:
         log.warning(
             "%s: not one pixel got a class: each is nodata or not finite in a band that the model "
             "needs",
@@ -137,15 +149,68 @@ def predict(
         map=output,
         confidence=confidence,
         pixels=job.tiles.area.pixels,
-        labelled=labelled,
-        tiles=len(job.tiles),
-        resumed=resumed,
+        labelled=done.labelled,
+        tiles=done.tiles,
+        resumed=done.resumed,
         seconds=perf_counter() - start,
-        precision=job.precision,
-        bytes_read=plan.bytes_read * (len(job.tiles) - resumed) // len(job.tiles),
-        clock=clock,
-        bound=clock.bound,
+        precision=cast(Precision, store.precision),
+        bytes_read=plan.bytes_read * (done.tiles - done.resumed) // done.tiles,
+        clock=done.clock,
+        bound=done.clock.bound,
     )
+
+
+def new_store(plan: PredictPlan) -> LabelStore:
+    """The label store of a plan, not made yet; where a trial is to be made, it is made here."""
+    precision = _tried(plan) if plan.trial else plan.job.precision
+    return LabelStore(store_location(plan.job.labels), plan.job.reading, precision)
+
+
+def label_strips(
+    plan: PredictPlan,
+    store: LabelStore,
+    strips: range,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> Labelling:
+    """Label what is missing of some strips, into the store.
+
+    Args:
+        plan: From `plan_prediction`.
+        store: The label store of the run; the scene is cut, and labels are computed, as it says.
+        strips: Neighbouring strips.
+        progress: Called with tiles done and tiles in all.
+        engine: Workers that are ready; as the plan says when None.
+
+    Raises:
+        HsiclustError: A strip failed for good.
+    """
+    job = replace(plan.job, reading=store.reading, precision=cast(Precision, store.precision))
+    missing = set(store.missing())
+    tiles = {strip: job.reading.tiles_of(strip) for strip in strips}
+    todo = {strip: len(missing.intersection(of)) for strip, of in tiles.items()}
+    todo = {strip: count for strip, count in todo.items() if count}
+    count = sum(map(len, tiles.values()))
+    done = resumed = count - sum(todo.values())
+    if resumed:
+        log.info("going on with an earlier run: %d of %d tiles done", resumed, count)
+    labelled, clock = 0, Clock()
+    if todo:
+        with _engine_of(plan, engine) as ready:
+            limit = plan.run.in_flight
+            for strip, found in ready.run(label_strip, job, list(todo), "strip", limit):
+                # Counted here: what a worker that died had done of a strip is not done again.
+                done, labelled = done + todo[strip], labelled + found.labelled
+                clock.add(found.clock)
+                if progress is not None:
+                    progress(done, count)
+    return Labelling(count, resumed, labelled, clock)
+
+
+def _engine_of(plan: PredictPlan, engine: Engine | None) -> AbstractContextManager[Engine]:
+    if engine is not None:
+        return nullcontext(engine)
+    return opened(plan.engine.limited_to(plan.run.in_flight))
 
 
 @dataclass(frozen=True)
@@ -153,12 +218,10 @@ class LabelledStrip:
     """What a worker says of a strip.
 
     Attributes:
-        tiles: Tiles that it labelled.
         labelled: Pixels that got a class.
         clock: Where the time went.
     """
 
-    tiles: int
     labelled: int
     clock: Clock
 
@@ -176,7 +239,7 @@ def label_strip(job: LabelJob, index: int) -> LabelledStrip:
             with clock.during("writing"):
                 store.write(tile, labels.classes, labels.confidence)
             labelled += int((labels.classes > 0).sum())
-    return LabelledStrip(len(missing), labelled, clock)
+    return LabelledStrip(labelled, clock)
 
 
 def _workbench(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
@@ -195,7 +258,7 @@ def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     store = LabelStore(store_location(job.labels), job.reading, job.precision)
     if isinstance(source, TileStore):
         return StoredStrips(source, job.reading, model.halo), label, store
-    return SceneStrips(source, job.reading, job.threads), label, store
+    return SceneStrips(source, job.reading, threads_here(job.threads)), label, store
 
 
 def _tried(plan: PredictPlan) -> Precision:
@@ -222,7 +285,7 @@ def _trial_tiles(plan: PredictPlan) -> list[Tile]:
     return list(TileGrid(plan.source.grid.window, middle, side, side, plan.model.halo))
 
 
-def _write(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Path | None:
+def write_maps(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Path | None:
     """Write the maps from the finished store; returns the confidence map."""
     tags = {
         "TIFFTAG_SOFTWARE": f"hsiclust {__version__}",

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from hsiclust import __version__
+from hsiclust.cluster import survey, visible_devices
 from hsiclust.components import SceneComponents
 from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
@@ -25,7 +26,7 @@ from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import Limits, Load, RunPlan, plan_run
+from hsiclust.plan import DEFAULT_SHARE, Limits, Load, RunPlan, plan_run
 from hsiclust.readplan import ReadPlan
 from hsiclust.scene import Scene
 from hsiclust.sources import open_source
@@ -54,7 +55,7 @@ class PredictOptions:
         nodata: Overrides the scene's nodata value.
         tile: Side of a tile's core; from the memory plan when None.
         memory: Bytes that the run may take; when None, half of what the machine has, or the
-            control group may take.
+            control group may take; of each worker of a standing cluster.
         gpu_memory: Bytes that it may take of a CUDA device; most of what is free when None.
         precision: "float32" or "bfloat16"; "auto" is float32, unless a trial on the scene shows
             that the other is faster and gives the same labels.
@@ -129,6 +130,7 @@ class PredictPlan:
         run: Tile size, tiles in flight, memory.
         output: The map to be written.
         trial: Whether a trial on the scene is to say in which precision the network computes.
+        engine: Where strips are worked on.
     """
 
     job: LabelJob
@@ -137,6 +139,12 @@ class PredictPlan:
     run: RunPlan
     output: Path
     trial: bool
+    engine: EngineOptions
+
+    @property
+    def marks(self) -> Path:
+        """Folder in which shards say that they were started."""
+        return self.output.with_name(f".{self.output.name}.shards")
 
     @property
     def grid(self) -> PixelGrid:
@@ -195,7 +203,9 @@ def plan_prediction(
     """
     driver = driver_for(output, options.driver)
     refuse_inputs(output, scene, model_path)
-    device = resolve_device(options.device)
+    options = placed(options)
+    # Each worker of a standing cluster finds its own device.
+    device = resolve_device("cpu" if options.engine.standing else options.device)
     model = open_model(model_path)
     precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
@@ -221,15 +231,40 @@ def plan_prediction(
         labels=labels,
         reading=reading,
         run=run_hash,
-        device=str(device),
+        device=options.device if options.engine.standing else str(device),
         confidence=options.confidence,
         threads=max(1, run.in_flight // run.workers),
-        block=_block(device),
+        block=_DEVICE_BLOCK if options.device.startswith("cuda") else _block(device),
         precision=precision,
     )
     asked = options.precision == "auto" and len(model.precisions) > 1
-    trial = asked and earlier is None and area.pixels >= _WORTH_A_TRIAL
-    return PredictPlan(job, model, source, run, output, trial)
+    tried = asked and earlier is None and not options.engine.standing
+    trial = tried and area.pixels >= _WORTH_A_TRIAL
+    return PredictPlan(job, model, source, run, output, trial, options.engine)
+
+
+def placed(options: PredictOptions) -> PredictOptions:
+    """The options with what is known of the place of work: its devices, its workers.
+
+    Several CUDA devices of this machine make a worker process each, unless one is named. A
+    standing cluster's workers say how many threads they have and how much memory they may take.
+
+    Raises:
+        DeviceError: The device is not there.
+        UsageError: The standing scheduler does not answer.
+    """
+    engine = options.engine
+    if not engine.standing:
+        device = resolve_device(options.device)
+        if device.type == "cuda" and device.index is None:
+            visible = visible_devices(torch.cuda.device_count())
+            engine = engine.one_process_a_device(visible)
+        return replace(options, engine=engine)
+    worker = survey(engine) if engine.threads is None else None
+    if worker is None:
+        return options
+    memory = options.memory or (worker.memory and int(DEFAULT_SHARE * worker.memory))
+    return replace(options, engine=replace(engine, threads=worker.threads), memory=memory)
 
 
 def _precision(model: LabelModel, path: Path, asked: str) -> Precision:

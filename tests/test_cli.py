@@ -278,6 +278,52 @@ def test_debug_shows_the_traceback(run: Run) -> None:
     assert "Traceback" in run("--debug", "info", "none.tif", code=1).stderr
 
 
+def test_many_scenes_one_of_which_fails(run: Run, trained: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_raster(tmp_path / f"{name}.tif", fields_cube(30, 30, seed=ord(name))[0])
+    (tmp_path / "bad.tif").write_bytes(b"nothing")
+    (tmp_path / "list.txt").write_text("# scenes\na.tif\n\nbad.tif\n")
+    common = ["-m", trained / "model.safetensors", "-o", "maps/"]
+    done = run("predict", "@list.txt", "b.tif", *common, "-q", code=1)
+    assert done.stdout.split() == ["maps/a_labels.tif", "maps/b_labels.tif"]
+    said = done.stderr.splitlines()
+    assert said[0].startswith("hsiclust: bad.tif: ")
+    assert said[1:] == ["1 of 3 scenes failed:", "  " + said[0].removeprefix("hsiclust: ")]
+    first = (tmp_path / "maps" / "a_labels.tif").read_bytes()
+
+    # again, with the bad one mended and a map of another model among the finished ones
+    write_raster(tmp_path / "bad.tif", fields_cube(30, 30)[0])
+    run("train", "a.tif", "--method", "kmeans", "-k", 3, "--steps", 5, "-q", "-o", "other")
+    run("predict", "b.tif", "-m", "other", "-o", "maps/b_labels.tif", "--overwrite", "-q")
+    done = run("predict", "@list.txt", "b.tif", *common, "--json", code=1)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [(result["scene"], result["status"]) for result in results]
+    assert found == [("a.tif", "finished before"), ("bad.tif", "done"), ("b.tif", "failed")]
+    assert results[1]["map"] == "maps/bad_labels.tif"
+    assert "--overwrite" in results[2]["error"]
+    assert (tmp_path / "maps" / "a_labels.tif").read_bytes() == first
+    assert run("predict", "@list.txt", "b.tif", *common, "--overwrite", "-q").stderr == ""
+
+
+def test_a_list_that_names_one_scene_keeps_no_code_of_its_own(run: Run, trained: Path) -> None:
+    model = trained / "model.safetensors"
+    assert "none.tif" in one_line(run("predict", "none.tif", "-m", model, "-o", "m/", code=3))
+    assert "x/a.tif" in one_line(run("predict", "a.tif", "x/a.tif", "-m", model, code=2))
+    assert "none.safe" in one_line(run("predict", "a.tif", "b.tif", "-m", "none.safe", code=4))
+    assert "cuda:7" in one_line(
+        run("predict", "a.tif", "b.tif", "-m", model, "--device", "cuda:7", code=5)
+    )
+
+
+@pytest.mark.parametrize("verb", ["predict", "train", "tile"])
+def test_a_scheduler_file_that_is_not_there_is_2(run: Run, trained: Path, verb: str) -> None:
+    words = {"predict": ["-m", trained / "model.safetensors"], "train": [], "tile": ["s.zarr"]}
+    message = one_line(
+        run(verb, trained / "scene.tif", *words[verb], "-q", "--scheduler-file", "s.json", code=2)
+    )
+    assert message.startswith("hsiclust: s.json: No such file")
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
     """A scene that takes some seconds in small tiles."""

@@ -1,0 +1,145 @@
+"""Many scenes, one after the other: the workers are started once, one failure stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hsiclust.devices import resolve_device
+from hsiclust.engine import Engine, opened
+from hsiclust.errors import ClusterError, HsiclustError, OutputExistsError, StoppedError
+from hsiclust.labelmodel import open_model
+from hsiclust.legend import describe_map
+from hsiclust.modelfile import file_digest
+from hsiclust.prediction import Prediction, Progress, predict
+from hsiclust.prediction_plan import (
+    PredictOptions,
+    PredictPlan,
+    confidence_path,
+    placed,
+    plan_prediction,
+)
+from hsiclust.shards import LabelledShard, Shard, label_shard, merge
+from hsiclust.sources import open_source
+
+Done = Prediction | LabelledShard
+Part = Shard | Literal["merge"] | None
+Watch = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene.
+
+    Attributes:
+        scene: The scene.
+        output: Its map.
+        done: What was done; None where its map was finished before, or where it failed.
+        error: Why it failed.
+    """
+
+    scene: str
+    output: Path
+    done: Done | None = None
+    error: Exception | None = None
+
+    @property
+    def status(self) -> str:
+        """In a word."""
+        if self.error is not None:
+            return "failed"
+        return "finished before" if self.done is None else "done"
+
+
+def predict_scenes(
+    scenes: Sequence[tuple[str, Path]],
+    model: Path,
+    options: PredictOptions,
+    watch: Watch,
+    part: Part = None,
+) -> Iterator[Outcome]:
+    """Label scenes, or the same part of each, or write the maps of labelled parts.
+
+    A map that is there is left as it is when this model made it of a scene of this name, for the
+    same pixels; so the run can be started again after any kind of end.
+
+    Args:
+        scenes: Each scene with its map.
+        model: The model file.
+        options: How.
+        watch: Opened for each scene that is labelled, with its name; gives what is called with
+            tiles done and tiles in all.
+        part: Label this shard of each, and write no map; or merge the shards of each.
+
+    Yields:
+        What became of each, in their order.
+
+    Raises:
+        ModelError: The model cannot be used.
+        DeviceError: The device is not there.
+        UsageError: The standing scheduler does not answer.
+        ClusterError: The scheduler or all workers went away.
+        StoppedError: The run was asked to stop.
+    """
+    open_model(model)  # what would fail for each fails once, before the work
+    options = placed(options)
+    with ExitStack() as stack:
+        engine: Engine | None = None
+        for scene, output in scenes:
+            try:
+                try:
+                    plan = plan_prediction(scene, model, output, options)
+                except OutputExistsError:
+                    if not _is_finished(scene, output, model, options):
+                        raise
+                    yield Outcome(scene, output)
+                    continue
+                if engine is None and part != "merge":
+                    engine = stack.enter_context(opened(options.engine))
+                with watch(scene) as progress:
+                    done = predict_scene(plan, options, part, progress, engine)
+                yield Outcome(scene, output, done)
+            except (StoppedError, ClusterError):
+                raise
+            except (HsiclustError, OSError, MemoryError) as error:
+                yield Outcome(scene, output, error=error)
+
+
+def predict_scene(
+    plan: PredictPlan,
+    options: PredictOptions,
+    part: Part = None,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> Done:
+    """Label a scene or a shard of it, or merge its shards; arguments as of `predict_scenes`."""
+    if part == "merge":
+        return merge(plan, options)
+    if part is None:
+        return predict(plan, options, progress, engine)
+    return label_shard(plan, options, part, progress, engine)
+
+
+def _is_finished(scene: str, output: Path, model: Path, options: PredictOptions) -> bool:
+    """Whether a map is what this run would make, as far as it says itself."""
+    if options.confidence and not confidence_path(output).exists():
+        return False
+    try:
+        facts = describe_map(output)
+    except HsiclustError:
+        return False
+    if facts is None:
+        return False
+    tags = facts["tags"]
+    same = (tags.get("HSICLUST_MODEL_SHA256"), tags.get("HSICLUST_SCENE"))
+    if same != (file_digest(model), Path(scene).name):
+        return False
+    grid = open_source(scene, options.nodata, open_model(model), resolve_device("cpu")).grid
+    if options.bounds is not None:
+        grid = grid.crop(grid.window_of_bounds(*options.bounds))
+    return (facts["rows"], facts["cols"]) == (grid.rows, grid.cols) and facts[
+        "transform_gdal"
+    ] == list(grid.transform.to_gdal())

@@ -1,0 +1,98 @@
+"""Names of scenes, from words, lists and standard input, and where each one's map goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from hsiclust.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class SceneList:
+    """Scenes and their maps.
+
+    Attributes:
+        pairs: Each scene with its map.
+        folder: The folder of the maps, where one was named or several were asked for.
+        many: Whether a list was given or several scenes, of which one may fail.
+    """
+
+    pairs: tuple[tuple[str, Path], ...]
+    folder: Path | None
+    many: bool
+
+    def make_folder(self) -> None:
+        """Make the folder of the maps, if it is not there.
+
+        Raises:
+            UsageError: The folder above it is not there, or a file has its name.
+        """
+        if self.folder is None or self.folder.is_dir():
+            return
+        if self.folder.exists() or not self.folder.absolute().parent.is_dir():
+            raise UsageError(f"{self.folder}: no folder can be made there; name another --output")
+        self.folder.mkdir(exist_ok=True)
+
+
+def scene_list(words: Sequence[str], output: str | None, suffix: str, stdin: TextIO) -> SceneList:
+    """What the command line names.
+
+    Args:
+        words: Scenes, `@FILE` for a list of them, `-` for a list from standard input.
+        output: A map, or the folder of several; ends in `/` or is there when it is a folder.
+        suffix: Of maps that are named by their scenes.
+        stdin: Standard input.
+
+    Raises:
+        InputError: A list cannot be read.
+        UsageError: No scene, or two whose maps would have one name.
+    """
+    names = [name for word in words for name in _names(word, stdin)]
+    if not names:
+        raise UsageError("no scene is named: the list is empty")
+    many = len(names) > 1 or any(word == "-" or word.startswith("@") for word in words)
+    if output is None or many or output.endswith("/") or Path(output).is_dir():
+        folder = None if output is None else Path(output)
+        pairs = [(name, (folder or Path()) / map_name(name, suffix)) for name in names]
+    else:
+        folder, pairs = None, [(names[0], Path(output))]
+    _refuse_same(pairs)
+    return SceneList(tuple(pairs), folder, many)
+
+
+def map_name(scene: str, suffix: str = ".tif") -> str:
+    """`<scene>_labels.tif`."""
+    return f"{Path(scene.rstrip('/')).stem}_labels{suffix}"
+
+
+def _names(word: str, stdin: TextIO) -> list[str]:
+    """Scenes that a word stands for."""
+    if word == "-":
+        return _lines(stdin.read())
+    if not word.startswith("@"):
+        return [word]
+    try:
+        return _lines(Path(word[1:]).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{word[1:]}: {error.strerror}; a list of scenes is expected") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{word[1:]}: is no list of scenes: it is not UTF-8 text") from error
+
+
+def _lines(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _refuse_same(pairs: Sequence[tuple[str, Path]]) -> None:
+    seen: dict[Path, str] = {}
+    for scene, output in pairs:
+        if output in seen:
+            raise UsageError(
+                f"{scene}: its map {output} would be that of {seen[output]} as well; "
+                "label them in two runs, into two folders"
+            )
+        seen[output] = scene

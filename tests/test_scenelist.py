@@ -1,0 +1,66 @@
+import io
+from pathlib import Path
+
+import pytest
+
+from hsiclust.errors import InputError, UsageError
+from hsiclust.scenelist import scene_list
+
+
+def pairs(words: list[str], output: str | None, stdin: str = "") -> list[tuple[str, str]]:
+    found = scene_list(words, output, ".tif", io.StringIO(stdin))
+    return [(scene, str(path)) for scene, path in found.pairs]
+
+
+def test_one_scene_and_its_map(tmp_path: Path) -> None:
+    assert pairs(["in/a.bsq"], None) == [("in/a.bsq", "a_labels.tif")]
+    assert pairs(["a.zarr/"], None) == [("a.zarr/", "a_labels.tif")]
+    assert pairs(["a.tif"], "map.tif") == [("a.tif", "map.tif")]
+    assert pairs(["a.tif"], "maps/") == [("a.tif", "maps/a_labels.tif")]
+    assert pairs(["a.tif"], str(tmp_path)) == [("a.tif", str(tmp_path / "a_labels.tif"))]
+    assert not scene_list(["a.tif"], "maps/", ".tif", io.StringIO()).many
+
+
+def test_several_go_to_a_folder() -> None:
+    assert pairs(["x/a.tif", "y/b.hdr"], "maps") == [
+        ("x/a.tif", "maps/a_labels.tif"),
+        ("y/b.hdr", "maps/b_labels.tif"),
+    ]
+    assert pairs(["a.tif", "b.tif"], None) == [("a.tif", "a_labels.tif"), ("b.tif", "b_labels.tif")]
+    found = scene_list(["a.tif", "b.tif"], "maps", ".img", io.StringIO())
+    assert (found.folder, found.many) == (Path("maps"), True)
+    assert found.pairs[1] == ("b.tif", Path("maps/b_labels.img"))
+
+
+def test_lists(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text("# of July\n\n  a b.tif \nc.tif\r\n")
+    names = [scene for scene, _ in pairs([f"@{file}", "d.tif", "-"], None, "e.tif\n#f.tif\n")]
+    assert names == ["a b.tif", "c.tif", "d.tif", "e.tif"]
+    assert scene_list(["-"], "maps", ".tif", io.StringIO("a.tif\n")).many
+
+
+def test_lists_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no scene"):
+        pairs(["-"], None, "# nothing\n")
+    with pytest.raises(InputError, match=r"none\.txt: No such file"):
+        pairs(["@none.txt"], None)
+    (tmp_path / "scene.tif").write_bytes(b"II*\0\xff\xfe")
+    with pytest.raises(InputError, match="not UTF-8"):
+        pairs([f"@{tmp_path / 'scene.tif'}"], None)
+
+
+def test_two_scenes_of_one_name_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"y/a\.img: its map m/a_labels\.tif .*x/a\.tif"):
+        pairs(["x/a.tif", "y/a.img"], "m")
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    output = tmp_path / "maps"
+    scene_list(["a"], f"{output}/", ".tif", io.StringIO()).make_folder()
+    assert output.is_dir()
+    (tmp_path / "file").touch()
+    for wrong in ("file/", "no/such/"):
+        found = scene_list(["a"], f"{tmp_path}/{wrong}", ".tif", io.StringIO())
+        with pytest.raises(UsageError, match="no folder can be made"):
+            found.make_folder()
