@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -59,6 +61,21 @@ def total_memory() -> int:
         except (OSError, ValueError):
             continue
     return min(limits)
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Work of this thread in a CUDA stream of its own, done when the block ends.
+
+    What one thread copies then overlaps with what another one computes. The processor has none.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        yield
+        stream.synchronize()
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -74,6 +74,9 @@ class TorchLabeller:
         self.device = device
         self.dtype = dtype
         self.confidence = confidence
+        if device.type == "cuda":
+            # float32 means float32: convolutions would keep 10 bits of it by themselves.
+            torch.backends.cudnn.allow_tf32 = False
         self.network = copy.deepcopy(method.settled()).to(device, dtype)
 
     @property

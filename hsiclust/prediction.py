@@ -22,7 +22,7 @@ from hsiclust import __version__
 from hsiclust.blockwise import TileLabeller
 from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
-from hsiclust.devices import resolve_device
+from hsiclust.devices import own_stream, resolve_device
 from hsiclust.engine import Engine, opened, threads_here
 from hsiclust.grid import Tile, TileGrid, Window
 from hsiclust.labeller import Labeller
@@ -231,7 +231,7 @@ def label_strip(job: LabelJob, index: int) -> LabelledStrip:
     source, label, store = _workbench(job)
     missing = store.missing_of(job.reading.tiles_of(index))
     clock, labelled = Clock(), 0
-    with source.open(index, clock) as strip:
+    with own_stream(resolve_device(job.device)), source.open(index, clock) as strip:
         for number in missing:
             tile = job.tiles[number]
             with clock.during("computing"):

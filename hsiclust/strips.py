@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hsiclust.clock import Clock
 from hsiclust.components import Components, SceneComponents
+from hsiclust.devices import own_stream
 from hsiclust.grid import Tile, TileGrid, Window, even_tile_size, pad_reflect
 from hsiclust.readplan import ReadPlan
 from hsiclust.tiles import TileStore
@@ -139,7 +140,8 @@ class SceneStrips:
                     self.source.scene.prefetch(self.plan.step(number + self.ahead))
                 step = self.plan.step(number)
                 found = self._room(self._head + step.rows, step.cols)
-                self.source.fill(found.below(self._head), step, clock)
+                with own_stream(self.source.device):  # others use it from their own
+                    self.source.fill(found.below(self._head), step, clock)
                 self._steps[number].found.set_result(found)
         except BaseException as error:
             for number in numbers:

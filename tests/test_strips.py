@@ -38,6 +38,7 @@ class FakeSource:
     grid: PixelGrid = field(default_factory=lambda: PixelGrid(ROWS, COLS))
     reads: NDArray[np.int64] = field(default_factory=lambda: np.zeros((ROWS, COLS), np.int64))
     failing: set[int] = field(default_factory=set)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def room(self, rows: int, cols: int) -> Components:
