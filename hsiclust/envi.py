@@ -36,8 +36,9 @@ _DATA_TYPES = {
 }
 # Axis of (band, row, col) within the array as it lies on disk.
 _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (2, 0, 1)}
-# Bytes that are read at once: they stay in the processor's cache until they are transformed.
-_PIECE_BYTES = 2**22
+# Bytes that are read at once: they stay in the processor's cache until they are transformed. In BSQ
+# each band of a piece is a read of its own; larger ones are worth more there than the cache.
+_PIECE_BYTES = {"bsq": 2**24, "bil": 2**22, "bip": 2**22}
 # Lines are read whole when a window holds at least this part of them: 1 / _WORTH_A_GAP.
 _WORTH_A_GAP = 3
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
@@ -116,7 +117,9 @@ class RawCube:
         Raises:
             InputError: The file cannot be read there.
         """
-        step = min(window.rows, max(1, _PIECE_BYTES // self._row_bytes(len(bands))))
+        step = min(
+            window.rows, max(1, _PIECE_BYTES[self.interleave] // self._row_bytes(len(bands)))
+        )
         room = np.empty(step * self._row_bytes(len(bands)), np.uint8)
         with _opened(self.path) as file:
             for row in range(window.row, window.row_stop, step):
@@ -131,6 +134,10 @@ class RawCube:
                 if not values.dtype.isnative:
                     values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
                 yield Piece(part, values.transpose(_AXES[self.interleave]))
+
+    def rows_at_once(self, bands: int) -> int:
+        """Rows of a piece of so many bands."""
+        return max(1, _PIECE_BYTES[self.interleave] // self._row_bytes(bands))
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window's lines ahead, while something else is worked on."""

@@ -6,6 +6,7 @@ with the tiles whose flag is missing.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -192,7 +193,13 @@ class LabelStore:
         return same and all(is_there(self.path / name / "zarr.json") for name in _ARRAYS)
 
     def _array(self, name: str) -> Any:
-        return open_array(self.path, name, "r+")
+        return _opened(self, name)
+
+
+@functools.lru_cache(maxsize=12)
+def _opened(store: LabelStore, name: str) -> Any:
+    """An array of a store; one opened earlier knows no more than what the store itself says."""
+    return open_array(store.path, name, "r+")
 
 
 def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:

@@ -41,8 +41,8 @@ _BLOCK = 128
 # The same on a CUDA device: many processors are to have something to do.
 _DEVICE_BLOCK = 1024
 _HALF = 2  # bytes of a float16, which tile stores hold
-# Pixels from which on a trial takes less time than it may save.
-_WORTH_A_TRIAL = 2**22
+# Pixels from which on a trial, of a third of a second, takes less time than it may save.
+_WORTH_A_TRIAL = 2**26
 
 
 @dataclass(frozen=True)

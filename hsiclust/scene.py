@@ -1,7 +1,7 @@
 """Scenes on disk: their pixel grid, bands, and windows of their pixels.
 
 `Scene.open` reads metadata only. `Scene.read` touches pixels, from any thread or process:
-raw ENVI cubes through a memory map, everything else through rasterio with one GDAL handle a
+raw ENVI cubes by plain reads, everything else through rasterio with one GDAL handle a
 thread, because a GDAL handle must never be shared between threads.
 """
 
@@ -224,6 +224,8 @@ class Scene:
     def piece_shape(self, bands: int) -> tuple[int, int]:
         """Rows and columns that are read at once: as many whole blocks as fit."""
         rows, cols = self.blocks
+        if isinstance(self.reader, RawCube):
+            return self.reader.rows_at_once(bands), cols
         fit = max(1, _PIECE_BYTES // (rows * cols * bands * np.dtype(self.dtype).itemsize))
         if cols >= self.grid.cols:
             return rows * fit, cols
