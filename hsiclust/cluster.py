@@ -154,18 +154,20 @@ def connected(options: EngineOptions) -> Iterator[Any]:
 @contextmanager
 def _client(options: EngineOptions) -> Iterator[Any]:
     from distributed import Client
+    from distributed.utils import silence_logging_cmgr
 
     if not options.standing:
         with _cluster(options) as cluster, Client(cluster, set_as_default=False) as client:
             yield client
         return
     address, named = _address(options)
-    try:
-        client = Client(address, set_as_default=False, timeout=_ANSWER_WITHIN)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{named}: no Dask scheduler answers there") from error
-    with client:
-        yield client
+    with silence_logging_cmgr(logging.CRITICAL):  # what matters becomes an error here
+        try:
+            client = Client(address, set_as_default=False, timeout=_ANSWER_WITHIN)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{named}: no Dask scheduler answers there") from error
+        with client:
+            yield client
 
 
 def _cluster(options: EngineOptions) -> Any:
@@ -184,7 +186,12 @@ def _cluster(options: EngineOptions) -> Any:
             silence_logs=logging.CRITICAL,
         )
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": _LOOPBACK}
-    common = {**here, "nthreads": options.threads_per_worker, "silence_logs": logging.CRITICAL}
+    common = {
+        **here,
+        "nthreads": options.threads_per_worker,
+        "preload": ["hsiclust.process"],  # what each worker does first
+        "silence_logs": logging.CRITICAL,
+    }
     workers = {
         number: {"cls": Nanny, "options": {**common, "env": _environment(options.devices, number)}}
         for number in range(options.workers)

@@ -32,6 +32,8 @@ _AHEAD = 2
 _LOOK = 1.0
 # Seconds that a run waits while nobody works.
 _WORKERS_WITHIN = 300.0
+# Seconds in which a scheduler says who works, however busy it is.
+_ANSWER_WITHIN = 60.0
 # Stands for a worker while there is none: whoever comes. A cluster may grow by what waits.
 _ANYBODY = ""
 # Workers that may die with the same task.
@@ -248,7 +250,7 @@ class _Shift:
             ClusterError: The scheduler went away, or nobody has worked for too long.
         """
         try:
-            threads = self._client.nthreads()
+            threads = self._client.nthreads(callback_timeout=_ANSWER_WITHIN)
         except (OSError, RuntimeError) as error:  # a closed client is a RuntimeError
             raise ClusterError(_GONE) from error
         if threads:
@@ -314,7 +316,7 @@ def _failure(part: str, future: Any) -> HsiclustError:
     failed = type(error) if isinstance(error, HsiclustError) else HsiclustError
     if isinstance(error, KilledWorker):
         message = _killed(part)
-    elif failed is HsiclustError:
+    elif not isinstance(error, HsiclustError):
         message = f"{part} failed {_RETRIES + 1} times: {type(error).__name__}: {error}"
     wrapped = failed(message)
     wrapped.__cause__ = error

@@ -123,13 +123,23 @@ class LabelStore:
     def write(
         self, tile: Tile, labels: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
     ) -> None:
-        """Write one tile's core, `(row, col)`, then its flag."""
+        """Write one tile's core, `(row, col)`, then its flag.
+
+        Raises:
+            HsiclustError: It cannot be written; its flag is not set.
+        """
         where = tile.core.relative_to(self.tiles.area).slices
-        with storage_errors(self.path):
-            self._array("labels")[where] = labels
-            if confidence is not None:
-                self._array("confidence")[where] = confidence
-            self._array("done")[tile.index] = 1
+        try:
+            with storage_errors(self.path):
+                self._array("labels")[where] = labels
+                if confidence is not None:
+                    self._array("confidence")[where] = confidence
+                self._array("done")[tile.index] = 1
+        except OSError as error:
+            raise HsiclustError(
+                f"{self.path}: labels cannot be written: {error.strerror or error}; "
+                "what is done is kept, the same command goes on"
+            ) from error
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Labels of a window of the area, `(row, col)`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 _M_TRIM_THRESHOLD = -1
@@ -32,6 +33,11 @@ def keep_freed_memory() -> None:
     """
     _mallopt(_M_MMAP_THRESHOLD, 2**30)
     _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def dask_setup(_worker: object) -> None:
+    """Called by Dask in each worker process: Ctrl-C is for the command, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _mallopt(parameter: int, value: int) -> None:
