@@ -1,4 +1,4 @@
-"""Tiles are labelled block by block: what the network holds of a block stays in the cache."""
+"""Tiles are labelled block by block: what the network holds of a whole tile would be much."""
 
 from __future__ import annotations
 

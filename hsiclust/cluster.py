@@ -140,6 +140,10 @@ def connected(options: EngineOptions) -> Iterator[Any]:
     import distributed  # noqa: F401 - brings the settings that are changed here
 
     quiet = {
+        # What watches the workers takes the interpreter from those who work: the profiler walks the
+        # stack of every thread a hundred times a second.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "500ms",
         "distributed.admin.system-monitor.interval": "10s",
         # A run's memory is planned before it starts; workers must not stop to spill.
         "distributed.worker.memory.target": False,
