@@ -1,8 +1,8 @@
 """Strips of a scene: what is read is kept until the tiles around it have used it.
 
 One `SceneStrips` serves all threads of a process. Each step of the read plan is read by the first
-thread that needs it, while those that need it as well wait. Tiles are labelled in blocks that the
-processor's cache holds; blocks are cut from the steps.
+thread that needs it, while those that need it as well wait. Tiles are labelled in blocks, which are
+cut from the steps.
 """
 
 from __future__ import annotations
