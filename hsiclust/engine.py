@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -77,10 +78,7 @@ class Engine:
         submit = _submitter(self.client, task, job)
         shift = _Shift(self.client, submit, indices, unit, self._limit(threads))
         with closing(shift.work()) as done:
-            for index, future in done:
-                if future.status != "finished":
-                    raise _failure(f"{unit} {index}", future)
-                yield index, future.result()
+            yield from done
 
     def _limit(self, threads: int | None) -> int | None:
         if threads is None or self.options.standing:
@@ -176,7 +174,7 @@ class _Shift:
         self._done: SimpleQueue[_Given] = SimpleQueue()
 
     def work(self) -> Generator[tuple[int, Any]]:
-        """Indices and futures in the order in which they are done."""
+        """Indices and results in the order in which they are done."""
         looked = monotonic()
         try:
             while len(self._runs) or self._given:
@@ -207,19 +205,29 @@ class _Shift:
             given.future.add_done_callback(lambda _: self._done.put(given))
 
     def _wait(self) -> Iterator[tuple[int, Any]]:
-        """What is done next; nothing when that takes long."""
+        """What is done next; nothing when that takes long.
+
+        Raises:
+            HsiclustError: It failed for good.
+        """
+        from distributed import KilledWorker
+
         try:
             given = self._done.get(timeout=_LOOK)
         except Empty:
             return
         if self._given.get(given.index) is not given:
             return  # given to another since
-        if _is_lost(given.future):
+        if given.future.status != "finished":
+            raise _failure(f"{self._unit} {given.index}", given.future)
+        try:
+            result = given.future.result(timeout=_RESULT_WITHIN)
+        except (TimeoutError, CancelledError, KilledWorker):  # lost with the worker that had it
             self._give_back(given)
-        else:
-            del self._given[given.index]
-            yield given.index, given.future
-            given.future.release()
+            return
+        del self._given[given.index]
+        given.future.release()
+        yield given.index, result
 
     def _meet(self, slots: dict[str, int]) -> None:
         """Part from the workers that are gone, and give what they had to others.
@@ -293,17 +301,6 @@ def _alone(task: Callable[[_Job, int], _Result], job: _Job, index: int) -> _Resu
         failure = type(error)(str(error))
     # Raised out here it has no context: GDAL's own exceptions do not survive the way back.
     raise failure
-
-
-def _is_lost(future: Any) -> bool:
-    """Whether a task is done, but its result was lost with the worker that had it."""
-    if future.status != "finished":
-        return False
-    try:
-        future.result(timeout=_RESULT_WITHIN)
-    except TimeoutError:
-        return True
-    return False
 
 
 def _failure(part: str, future: Any) -> HsiclustError:

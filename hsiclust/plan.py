@@ -30,7 +30,7 @@ _BASE_BYTES = 640 * 2**20
 # The same on a CUDA device.
 _DEVICE_BASE_BYTES = 768 * 2**20
 # Part of the machine's memory that a run takes when it was given no limit, and of the device's.
-DEFAULT_SHARE = 0.5
+_DEFAULT_SHARE = 0.5
 _DEVICE_SHARE = 0.8
 _FLOAT = 4
 
@@ -176,7 +176,7 @@ class Limits:
         What is free of a device is there for it alone.
         """
         return cls(
-            int(DEFAULT_SHARE * total_memory()) if memory is None else memory,
+            int(_DEFAULT_SHARE * total_memory()) if memory is None else memory,
             int(_DEVICE_SHARE * (free or 0)) if device is None else device,
         )
 

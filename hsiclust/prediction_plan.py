@@ -26,7 +26,7 @@ from hsiclust.labels import LabelStore
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import DEFAULT_SHARE, Limits, Load, RunPlan, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, plan_run
 from hsiclust.readplan import ReadPlan
 from hsiclust.scene import Scene
 from hsiclust.sources import open_source
@@ -44,6 +44,8 @@ _DEVICE_BLOCK = 1024
 _HALF = 2  # bytes of a float16, which tile stores hold
 # Pixels from which on a trial, of a third of a second, takes less time than it may save.
 _WORTH_A_TRIAL = 2**26
+# Part of a standing worker's memory that a run takes: it was given to this worker alone.
+_WORKER_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def placed(options: PredictOptions) -> PredictOptions:
     worker = survey(engine) if engine.threads is None else None
     if worker is None:
         return options
-    memory = options.memory or (worker.memory and int(DEFAULT_SHARE * worker.memory))
+    memory = options.memory or (worker.memory and int(_WORKER_SHARE * worker.memory))
     return replace(options, engine=replace(engine, threads=worker.threads), memory=memory)
 
 

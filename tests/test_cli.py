@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -346,6 +347,7 @@ def started(arguments: list[object], folder: Path, appears: Path) -> subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     limit = time.monotonic() + 100
     while not appears.exists():
@@ -374,6 +376,75 @@ def test_a_stopped_prediction_can_be_resumed(
     run(*arguments, "-o", "whole.tif", "-q")
     assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "large_labels.tif").read_bytes()
     assert not labels.exists()
+
+
+def alive(mark: str) -> list[str]:
+    """Processes that carry a mark in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are listed in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_stopped_prediction_leaves_no_worker(
+    trained: Path,
+    large: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """The whole group gets the signal, as from a terminal and from a batch system."""
+    mark = f"HSICLUST_TEST={tmp_path}"
+    monkeypatch.setenv(*mark.split("="))
+    words = ["predict", large, "-m", trained / "model.safetensors", "--tile-size", 16, "-j", 2]
+    process = started([*words, "-q"], tmp_path, tmp_path / ".large_labels.tif.labels.zarr/labels/c")
+    assert len(alive(mark)) > 2
+    os.killpg(process.pid, number)
+    start = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert time.monotonic() - start < 20
+    assert len(stderr.splitlines()) == (1 if number == signal.SIGTERM else 0), stderr
+    limit = time.monotonic() + 10
+    while alive(mark) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert alive(mark) == []
+
+
+def test_a_full_disk_while_labelling(run: Run, trained: Path, large: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: flags and small chunks fit, others do not."""
+    words = ["predict", large, "-m", trained / "model.safetensors", "--tile-size", 64, "-q"]
+    limited = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from hsiclust import labels\n"
+        "create = labels.LabelStore.open_or_create\n"
+        "def limit(*arguments):\n"
+        "    create(*arguments)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (60, 600))\n"
+        "labels.LabelStore.open_or_create = limit\n"
+        "from hsiclust.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, words)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "labels cannot be written: File too large; what is done is kept" in one_line(done)
+    assert not (tmp_path / "large_labels.tif").exists()
+    run(*words)
+    run(*words, "-o", "whole.tif")
+    assert (tmp_path / "whole.tif").read_bytes() == (tmp_path / "large_labels.tif").read_bytes()
 
 
 def test_a_stopped_training_can_be_resumed(run: Run, trained: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import fields_cube, write_raster
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -50,3 +51,86 @@ def test_the_pipeline_example_goes_on_past_a_bad_scene(tmp_path: Path) -> None:
     write_raster(scenes / "d.tif", fields_cube(30, 30)[0])
     assert pipeline() == 1
     assert (output / "d_labels.tif").exists()
+
+
+SLURM = EXAMPLES / "slurm"
+BASH = shutil.which("bash") or "bash"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A scene of several strips, a model, and the map of an undisturbed run: whole.tif."""
+    scene = write_raster(tmp_path / "scene.tif", fields_cube()[0])
+    command = [sys.executable, "-m", "hsiclust"]
+    train = ["train", scene, "--method", "kmeans", "-k", "4", "--steps", "9", "-q"]
+    subprocess.run([*command, *train], cwd=tmp_path, check=True, timeout=100)
+    predict = ["predict", scene, "--tile-size", "16", "-o", "whole.tif", "-q"]
+    subprocess.run([*command, *predict], cwd=tmp_path, check=True, timeout=100)
+    return scene
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    """A shell script that stands for a program of that name."""
+    (folder / "bin").mkdir(exist_ok=True)
+    (folder / "bin" / name).write_text(f"#!{BASH}\n{text}\n")
+    (folder / "bin" / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["shard.sbatch", "merge.sbatch", "submit.sh"])
+def test_scripts_are_shell(name: str) -> None:
+    subprocess.run([BASH, "-n", SLURM / name], check=True, timeout=10)
+
+
+def test_the_job_array_with_a_stand_in_for_slurm(scene: Path, tmp_path: Path) -> None:
+    """`sbatch` runs its script at once, for each task of its array."""
+    program(tmp_path, "hsiclust", f'exec {sys.executable} -m hsiclust "$@"')
+    program(tmp_path, "srun", 'exec "$@"')
+    program(tmp_path, "scontrol", 'echo "$@" >> requeued')
+    sbatch = """
+array=1-1
+while [[ $1 == --* ]]; do
+    [[ $1 == --array=* ]] && array=${1#--array=}
+    echo "$1" >> asked
+    shift
+done
+export SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_MIN=1 SLURM_ARRAY_TASK_COUNT=${array#*-}
+for SLURM_ARRAY_TASK_ID in $(seq 1 "$SLURM_ARRAY_TASK_COUNT"); do
+    export SLURM_ARRAY_TASK_ID; bash "$@" >&2
+done
+echo '77;cluster'"""
+    program(tmp_path, "sbatch", sbatch)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    words = ["2", scene, "--tile-size", "16", "-o", "map.tif", "-q"]
+    submit = [BASH, SLURM / "submit.sh", *words]
+    subprocess.run(submit, cwd=tmp_path, env=environment, check=True, timeout=200)
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    assert "--dependency=afterok:77" in (tmp_path / "asked").read_text().split()
+    assert not (tmp_path / "requeued").exists()
+
+    program(tmp_path, "srun", "exit 75")  # as when its time was nearly up
+    task = {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "3"}
+    task |= {"SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_JOB_ID": "78"}
+    done = subprocess.run(
+        [BASH, SLURM / "shard.sbatch", scene],
+        cwd=tmp_path,
+        env={**environment, **task},
+        check=False,
+        timeout=10,
+    )
+    assert done.returncode == 75
+    assert (tmp_path / "requeued").read_text() == "requeue 78_4\n"
+
+
+def test_the_cluster_of_jobs_on_this_machine(scene: Path, tmp_path: Path) -> None:
+    script = [sys.executable, SLURM / "cluster.py", "scheduler.json", "--local", "--jobs", "1"]
+    predict = [sys.executable, "-m", "hsiclust", "predict", scene, "--tile-size", "16", "-q"]
+    predict += ["-o", "map.tif", "--scheduler-file", "scheduler.json"]
+    subprocess.run(
+        [*script, "--cores", "2", "--memory", "2GiB", "--", *predict],
+        cwd=tmp_path,
+        check=True,
+        timeout=200,
+        stdout=subprocess.DEVNULL,
+    )
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    assert not (tmp_path / "scheduler.json").exists()
