@@ -8,7 +8,7 @@ TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # The scripts in benchmarks/ that `make bench` runs, in this order.
-BENCHMARKS ?= clustering online large_scene dense_vs_original invariance kill_and_resume growth \
+BENCHMARKS ?= clustering online large_scene dense_vs_original invariance kill_and_resume faults growth \
 	reading alternatives workers gpu onnx_rate
 
 BIN := $(VENV)/bin

@@ -128,6 +128,7 @@ class RunPlan:
         workers: Processes that work.
         leader: Whether another process leads them.
         cache: Bytes of each that the reading library keeps.
+        devices: CUDA devices that the processes share evenly.
     """
 
     tile_rows: int
@@ -139,6 +140,7 @@ class RunPlan:
     workers: int = 1
     leader: bool = False
     cache: int = 0
+    devices: int = 1
 
     @property
     def base_bytes(self) -> int:
@@ -152,9 +154,10 @@ class RunPlan:
 
     @property
     def device_bytes(self) -> int:
-        """Expected peak on the CUDA device; 0 where none computes."""
-        strips = self.device.of(self.in_flight, self.workers)
-        return strips and strips + self.workers * _DEVICE_BASE_BYTES
+        """Expected peak on a CUDA device; 0 where none computes."""
+        strips, workers = (-(-count // self.devices) for count in (self.in_flight, self.workers))
+        held = self.device.of(strips, workers)
+        return held and held + workers * _DEVICE_BASE_BYTES
 
 
 @dataclass(frozen=True)
@@ -277,4 +280,5 @@ def _plan_of(load: Load, engine: EngineOptions, rows: int, cols: int, panel: int
         workers=engine.workers or 1,
         leader=engine.workers is not None,
         cache=load.cache,
+        devices=max(1, len(engine.devices)),
     )

@@ -9,6 +9,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
 from hsiclust.grid import TileGrid, Window
 from hsiclust.plan import Limits, Load, RunPlan, Share, plan_run
+from hsiclust.prediction_plan import PredictOptions, placed
 from hsiclust.readplan import ReadPlan
 
 LOAD = Load(
@@ -178,3 +179,29 @@ def test_devices() -> None:
 
 def test_there_is_memory() -> None:
     assert total_memory() > 100 * 2**20
+
+
+def test_each_of_several_devices_holds_its_part() -> None:
+    load = replace(LOAD, cuda=True)
+    roomy = Limits(64 * GIB, 64 * GIB)
+    one = plan_run(AREA, load, EngineOptions(2, threads=4), roomy, None)
+    two = plan_run(AREA, load, EngineOptions(2, threads=4, devices=("0", "1")), roomy, None)
+    assert two.device_bytes * 2 == one.device_bytes
+    assert two.peak_bytes == one.peak_bytes
+
+
+def test_several_devices_are_used_by_processes_unless_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    for name in ("auto", "cuda"):
+        assert placed(PredictOptions(device=name)).engine == EngineOptions(
+            3, devices=("5", "6", "7")
+        )
+    two = placed(PredictOptions(device="cuda", engine=EngineOptions(2))).engine
+    assert two == EngineOptions(2, devices=("5", "6", "7"))
+    assert placed(placed(PredictOptions())) == placed(PredictOptions())
+    for name in ("cuda:1", "cpu"):
+        assert placed(PredictOptions(device=name)).engine == EngineOptions()
