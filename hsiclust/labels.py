@@ -110,6 +110,18 @@ class LabelStore:
         except (KeyError, TypeError, ValueError):
             return None
 
+    def refuse_other(self, run: str) -> None:
+        """Check, before a tile is written, that the store still is that of a run.
+
+        A worker of a standing cluster ends its strip when the run was stopped; another run may
+        have the store's place by then.
+
+        Raises:
+            HsiclustError: It is gone, or that of another run.
+        """
+        if _attributes(self.path).get("run") != run:
+            raise HsiclustError(f"{self.path}: is gone, or the store of another run by now")
+
     def missing(self) -> list[int]:
         """Tiles that are not labelled yet."""
         with storage_errors(self.path):

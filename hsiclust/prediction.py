@@ -237,6 +237,7 @@ def label_strip(job: LabelJob, index: int) -> LabelledStrip:
             with clock.during("computing"):
                 labels = label(strip, tile)
             with clock.during("writing"):
+                store.refuse_other(job.run)
                 store.write(tile, labels.classes, labels.confidence)
             labelled += int((labels.classes > 0).sum())
     return LabelledStrip(labelled, clock)

@@ -21,6 +21,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
+from hsiclust.prediction import label_strip, new_store
 from hsiclust.prediction import predict as run_prediction
 from hsiclust.prediction_plan import PredictOptions, plan_prediction
 from hsiclust.recipe import TrainOptions
@@ -448,3 +449,21 @@ def test_labels_may_lie_elsewhere(fields: tuple[Path, Path], model: Path, tmp_pa
     assert resumed.resumed >= 5
     assert resumed.map.read_bytes() == whole.read_bytes()
     assert not store.exists()
+
+
+def test_a_strip_that_outlives_its_run_writes_nothing(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    options = replace(HERE, tile=16)
+    plan = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", options)
+    store = new_store(plan)
+    store.open_or_create(plan.job.run, overwrite=False)
+    label_strip(plan.job, 0)
+    store.open_or_create("another run", overwrite=True)
+    with pytest.raises(HsiclustError, match="another run by now"):
+        label_strip(plan.job, 1)
+    assert len(store.missing()) == len(plan.job.tiles)
+    store.remove()
+    with pytest.raises(HsiclustError):
+        label_strip(plan.job, 2)
+    assert not Path(plan.job.labels).exists()
