@@ -6,15 +6,17 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hsiclust.errors import UsageError
+from hsiclust.errors import ClusterError, UsageError
 
 # Seconds that a standing scheduler has to answer.
 _ANSWER_WITHIN = 15.0
+# Times that workers of this machine are started until all of them are ready.
+_STARTS = 3
 _LARGEST_SCHEDULER_FILE = 2**20
 _LOOPBACK = "127.0.0.1:0"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -134,6 +136,7 @@ def connected(options: EngineOptions) -> Iterator[Any]:
     """A Dask client; a cluster that was made here ends with it.
 
     Raises:
+        ClusterError: Workers of this machine cannot be started.
         UsageError: No standing scheduler answers.
     """
     import dask
@@ -201,7 +204,14 @@ def _cluster(options: EngineOptions) -> Any:
         for number in range(options.workers)
     }
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
-    return SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL)
+    for _ in range(_STARTS):
+        # A worker that dies before it is ready takes the cluster with it.
+        with suppress(RuntimeError):
+            return SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL)
+    raise ClusterError(
+        f"{options.workers} worker processes could not be started, {_STARTS} times: one died each "
+        "time, killed or out of memory; with fewer --workers each has more memory"
+    )
 
 
 def _environment(devices: Sequence[str], worker: int) -> dict[str, str]:

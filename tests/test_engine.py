@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed import LocalCluster
+from distributed import LocalCluster, SpecCluster
 
 from hsiclust import cluster, engine
 from hsiclust.cluster import survey, visible_devices
@@ -339,3 +339,20 @@ def test_who_gets_a_device() -> None:
     assert visible_devices(2, {"CUDA_VISIBLE_DEVICES": "4, GPU-ab"}) == ("4", "GPU-ab")
     assert visible_devices(1, {"CUDA_VISIBLE_DEVICES": "4,7"}) == ("4",)
     assert visible_devices(0, {"CUDA_VISIBLE_DEVICES": ""}) == ()
+
+
+def test_workers_that_die_before_they_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Cluster(SpecCluster):
+        def __init__(self, *arguments: object, **more: object) -> None:
+            started.append(arguments)
+            if len(started) != 2:
+                raise RuntimeError("Nanny failed to start.")
+            super().__init__(*arguments, **more)
+
+    monkeypatch.setattr("distributed.SpecCluster", Cluster)
+    assert dict(run_tiles(square, Job(""), [3], EngineOptions(1, threads=1))) == {3: 9}
+    with pytest.raises(ClusterError, match="2 worker processes could not be started, 3 times"):
+        list(run_tiles(square, Job(""), [3], EngineOptions(2, threads=2)))
+    assert len(started) == 5
