@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 Bounds = tuple[float, float, float, float]
 
-# Side of the blocks that the network sees at once: in smaller ones halos weigh more, larger ones are
-# no faster and take more memory.
+# Side of the blocks that the network sees at once: in smaller ones halos weigh more, larger ones
+# are no faster and take more memory.
 _BLOCK = 256
 # The same on a CUDA device: many processors are to have something to do.
 _DEVICE_BLOCK = 1024

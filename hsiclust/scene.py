@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -77,16 +78,31 @@ class GdalReader:
     def __hash__(self) -> int:
         return hash(self.path)
 
-    def read(self, window: Window, bands: Sequence[int]) -> NDArray[np.generic]:
+    def read(
+        self,
+        window: Window,
+        bands: Sequence[int],
+        room: NDArray[np.generic] | None = None,
+    ) -> NDArray[np.generic]:
         """Copy a window into memory: `(band, row, col)`, bands counted from 0.
+
+        Args:
+            window: Rows and columns.
+            bands: Bands, counted from 0.
+            room: One-dimensional memory to use, in the file's data type; new when None.
 
         Raises:
             InputError: GDAL cannot read or decode the file.
         """
+        out = None
+        if room is not None:
+            shape = (len(bands), window.rows, window.cols)
+            out = room[: math.prod(shape)].reshape(shape)
         try:
             with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES, **gdal_settings(self.path)):
                 block: NDArray[np.generic] = self._dataset().read(
                     [band + 1 for band in bands],
+                    out=out,
                     window=RasterioWindow(window.col, window.row, window.cols, window.rows),
                 )
         except (RasterioError, OSError) as error:
@@ -218,8 +234,15 @@ class Scene:
         if isinstance(self.reader, RawCube):
             yield from self.reader.pieces(window, bands)
             return
-        for part in window.cut(*self.piece_shape(len(bands))):
-            yield Piece(part, self.reader.read(part, bands))
+        parts = list(window.cut(*self.piece_shape(len(bands))))
+        if not isinstance(self.reader, GdalReader):
+            for part in parts:
+                yield Piece(part, self.reader.read(part, bands))
+            return
+        # One block of memory for all: the system gives new memory page by page.
+        room = np.empty(len(bands) * max(part.pixels for part in parts), self.dtype)
+        for part in parts:
+            yield Piece(part, self.reader.read(part, bands, room))
 
     def piece_shape(self, bands: int) -> tuple[int, int]:
         """Rows and columns that are read at once: as many whole blocks as fit."""

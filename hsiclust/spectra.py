@@ -35,7 +35,6 @@ _CONSTANT_BAND = 1e-9
 # Values that are converted and projected at once, 2 MiB as float32: more leave the cache, in fewer
 # the interpreter's own time counts, and threads wait for each other.
 _PART_VALUES = 2**19
-_NARROWEST_PART = 64
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
 
@@ -144,19 +143,34 @@ class SpectralTransform:
             centred.masked_fill_(~valid.reshape(-1), 0.0)
             components.copy_(torch.mm(projection, centred).view(-1, rows, cols))
             return components
-        # Part of a row by part the float32 copy stays in the processor's cache; and components do
-        # not depend, to the last bit, on the rows that happened to be read with theirs.
-        width = max(_NARROWEST_PART, _PART_VALUES // bands)
-        room = torch.empty_like(block[:, 0, :width], dtype=torch.float32)
         whole = bool(valid.all())
-        for row, left in product(range(rows), range(0, cols, width)):
-            part = np.s_[..., row, left : left + width]
-            centred = room[:, : min(width, cols - left)]
-            centred.copy_(block[part]).sub_(mean)
+        room = torch.empty(max(_PART_VALUES, bands))
+        for part in _parts(bands, rows, cols):
+            centred = _in_order_of(block[part], room).copy_(block[part]).flatten(1).sub_(mean)
             if not whole:
-                centred.masked_fill_(~valid[part], 0.0)
-            torch.mm(projection, centred, out=components[part])
+                centred.masked_fill_(~valid[part[1:]].flatten(), 0.0)
+            if block[part].shape[1] == 1:
+                torch.mm(projection, centred, out=components[part][:, 0])
+            else:
+                found = torch.mm(projection, centred)
+                components[part] = found.view(-1, *block[part].shape[1:])
         return components
+
+
+def _parts(bands: int, rows: int, cols: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts of a block that are projected at once: some rows, or a part of one."""
+    height = max(1, _PART_VALUES // (bands * cols))
+    width = min(cols, max(1, _PART_VALUES // bands))
+    for top, left in product(range(0, rows, height), range(0, cols, width)):
+        yield np.s_[:, top : top + height, left : left + width]
+
+
+def _in_order_of(part: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """Room for a part, with the bands of a pixel side by side where the part has them so."""
+    bands, rows, cols = part.shape
+    if part.stride(0) == 1:
+        return room[: part.numel()].view(rows, cols, bands).permute(2, 0, 1)
+    return room[: part.numel()].view(bands, rows, cols)
 
 
 def fit_transform(
