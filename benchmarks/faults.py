@@ -202,8 +202,7 @@ def attempt_scheduler(setting: Setting, folder: Path, seed: int) -> Trial:
         command = predict(setting.scene, setting.model, folder / MAP, options)
         with standing(Path(place), 2) as (_, scheduler):
             process = start(command)
-            # A standing cluster saves half of the time, or more: that of starting workers.
-            time.sleep(rng.uniform(0, setting.seconds / 2))
+            time.sleep(rng.uniform(0, setting.seconds))
             hit = process.poll() is None
             scheduler.kill()
             ends = [ended(process)]
