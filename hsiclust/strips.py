@@ -164,6 +164,8 @@ class SceneStrips:
             kept = [number for number in idle if number in self._steps]
             for number in kept[: -self.ahead - _KEPT]:
                 self._forget(number)
+            if not self._steps:  # the end of a run; the next one may be of another scene
+                self._rooms.clear()
 
     def _forget(self, number: int) -> None:
         found = self._steps.pop(number).found

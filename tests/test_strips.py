@@ -104,6 +104,7 @@ def test_few_steps_are_kept() -> None:
         check_strip(strips, plan, index)
         assert len(strips._steps) <= 1
     assert not strips._steps
+    assert not strips._rooms
 
 
 def test_what_nobody_comes_to_use_is_forgotten() -> None:
