@@ -35,7 +35,7 @@ from hsiclust.palette import UNCLASSIFIED, Classes
 from hsiclust.scene import innermost_message, open_raster
 
 _UNSURE = 255  # confidence of pixels that have no class
-_GDAL_CACHE_BYTES = 256 * 2**20
+_GDAL_CACHE_BYTES = 64 * 2**20
 
 
 class LabelSource(Protocol):

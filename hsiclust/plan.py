@@ -18,7 +18,7 @@ _HEIGHTS = (128, 64, 32, 16)
 # unless that makes strips lower than `_LOWEST_EVEN`. It is no function of the threads: the tiles of
 # a scene must not depend on who works on them.
 _STRIPS = 16
-_LOWEST_EVEN = 64
+_LOWEST_EVEN = 96
 # Widest tile: its labels are one chunk of the label store.
 _WIDEST_TILE = 4096
 # Narrowest panel: below, the columns that two panels both read weigh too much.

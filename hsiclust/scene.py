@@ -27,6 +27,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from hsiclust.bands import Bands, describe_bands
+from hsiclust.cluster import available_processors
 from hsiclust.cube import CubeFacts, CubeReader
 from hsiclust.envi import RawCube, data_file_of_header, raw_cube
 from hsiclust.errors import InputError
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
 _OPENING = threading.Lock()
 # GDAL's block cache. Its default, 5 % of the machine's memory, would be most of what a run uses.
-_GDAL_CACHE_BYTES = 256 * 2**20
+_GDAL_CACHE_BYTES = 64 * 2**20
 # Bytes that are read at once, where a block is not larger.
 _PIECE_BYTES = 2**23
 
@@ -63,14 +64,20 @@ class Reader(Protocol):
 
 
 class GdalReader:
-    """Reads through rasterio, one open dataset a thread."""
+    """Reads through rasterio, one open dataset a thread.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: What GDAL opens.
+        cache: Bytes of GDAL's block cache, which all threads share.
+    """
+
+    def __init__(self, path: str, cache: int) -> None:
         self.path = path
+        self.cache = cache
         self._handles = threading.local()
 
-    def __reduce__(self) -> tuple[type[GdalReader], tuple[str]]:
-        return GdalReader, (self.path,)
+    def __reduce__(self) -> tuple[type[GdalReader], tuple[str, int]]:
+        return GdalReader, (self.path, self.cache)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GdalReader) and other.path == self.path
@@ -99,7 +106,7 @@ class GdalReader:
             shape = (len(bands), window.rows, window.cols)
             out = room[: math.prod(shape)].reshape(shape)
         try:
-            with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES, **gdal_settings(self.path)):
+            with rasterio.Env(GDAL_CACHEMAX=self.cache, **gdal_settings(self.path)):
                 block: NDArray[np.generic] = self._dataset().read(
                     [band + 1 for band in bands],
                     out=out,
@@ -257,7 +264,7 @@ class Scene:
     @property
     def cache_bytes(self) -> int:
         """Bytes that the library which reads keeps of what it has read."""
-        return _GDAL_CACHE_BYTES if isinstance(self.reader, GdalReader) else 0
+        return self.reader.cache if isinstance(self.reader, GdalReader) else 0
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
@@ -371,7 +378,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         nodata=_nodata(dataset.nodata if nodata is None else nodata),
         layout=_layout(dataset, raw),
         blocks=_blocks(dataset, raw),
-        reader=GdalReader(path) if raw is None else raw,
+        reader=GdalReader(path, _cache_bytes(dataset)) if raw is None else raw,
     )
 
 
@@ -409,6 +416,19 @@ def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
     if dataset.tags(ns="ENVI").get("file_compression", "0").strip() == "1":
         compress = "gzip"
     return f"{dataset.driver} in {shape}, {interleave}-interleaved, {compress}"
+
+
+def _cache_bytes(dataset: DatasetReader) -> int:
+    """Blocks are read whole, once: GDAL need not keep them, but those of many bands in one piece.
+
+    Where the values of a pixel lie together GDAL unpacks a block for all bands at once; without
+    room for that, for each thread, it would do so again for every band.
+    """
+    if dataset.interleaving is None or dataset.interleaving.value.lower() != "pixel":
+        return _GDAL_CACHE_BYTES
+    rows, cols = dataset.block_shapes[0]
+    block = int(rows * cols * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
+    return max(_GDAL_CACHE_BYTES, 2 * block * available_processors())
 
 
 def _blocks(dataset: DatasetReader, raw: RawCube | None) -> tuple[int, int]:
