@@ -245,8 +245,10 @@ def predict(
     part = None if shard is None else Shard.parse(shard)
     found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
     if dry_run:
-        for scene, path in found.pairs:
-            console.print_facts(as_json, plan_prediction(scene, model, path, options).facts())
+        with found.folder_meanwhile():
+            for scene, path in found.pairs:
+                facts = plan_prediction(scene, model, path, options).facts()
+                console.print_facts(as_json, facts if part is None else facts | part.facts(facts))
     else:
         _predict(found, model, options, part, console.Style(as_json, quiet))
 

@@ -277,13 +277,20 @@ def data_file_of_header(header: Path) -> Path:
     Raises:
         InputError: There is none beside the header.
     """
+    found = data_files_of_header(header)
+    if not found:
+        raise InputError(
+            f"{header}: no data file beside this ENVI header (looked for {header.stem}.*)"
+        )
+    return found[0]
+
+
+def data_files_of_header(header: Path) -> list[Path]:
+    """All files that an ENVI header of this name may describe, the likeliest first."""
     stem = header.with_suffix("")
-    for suffix in _DATA_SUFFIXES:
-        for variant in (suffix, suffix.upper()):
-            candidate = stem.with_name(stem.name + variant)
-            if candidate.is_file():
-                return candidate
-    raise InputError(f"{header}: no data file beside this ENVI header (looked for {stem.name}.*)")
+    names = [stem.name + name for suffix in _DATA_SUFFIXES for name in (suffix, suffix.upper())]
+    candidates = (stem.with_name(name) for name in dict.fromkeys(names))
+    return [candidate for candidate in candidates if candidate.is_file()]
 
 
 def _integer(header: Mapping[str, str], key: str, default: int) -> int:

@@ -79,7 +79,7 @@ class LabelStore:
             overwrite: Replace a store of another run.
 
         Raises:
-            OutputExistsError: There is a store of another run.
+            OutputExistsError: There is a store of another run, or anything else.
         """
         if self._is_of(run):
             return
@@ -88,9 +88,18 @@ class LabelStore:
                 f"{self.path}: holds an unfinished run with another scene, model or tile size; "
                 "--overwrite discards it"
             )
+        if not _attributes(self.path) and not self._is_hidden and is_there(self.path):
+            raise OutputExistsError(
+                f"{self.path}: is there and is no label store; remove it, or name another --store"
+            )
         remove_location(self.path)
         with storage_errors(self.path):
             self._create_whole(run)
+
+    @property
+    def _is_hidden(self) -> bool:
+        """Whether the store has the name that no one but a run gives, whatever is left of it."""
+        return self.path.name.startswith(".") and self.path.name.endswith(".labels.zarr")
 
     def remove(self) -> None:
         """Remove the store, if it is there."""

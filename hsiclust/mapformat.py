@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from hsiclust.envi import data_file_of_header
-from hsiclust.errors import InputError, OutputExistsError, UsageError
+from hsiclust.envi import data_files_of_header
+from hsiclust.errors import OutputExistsError, UsageError
 
 Driver = Literal["COG", "GTiff", "ENVI"]
 
@@ -92,13 +92,11 @@ def refuse_header_of_another(output: Path) -> None:
         OutputExistsError: It belongs to another file.
     """
     header = output.with_suffix(".hdr")
-    if output.exists() or not header.exists():
+    if not header.exists():
         return
-    try:
-        owner = data_file_of_header(header)
-    except InputError:
-        return  # its data is gone: left behind by a run that was killed
-    raise OutputExistsError(
-        f"{output}: its header {header.name} would replace that of {owner.name}; "
-        "choose another name"
-    )
+    for owner in data_files_of_header(header):
+        if not (output.exists() and owner.samefile(output)):
+            raise OutputExistsError(
+                f"{output}: its header {header.name} would replace that of {owner.name}; "
+                "choose another name"
+            )

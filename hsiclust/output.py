@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -80,6 +80,15 @@ def locked(path: Path, shared: bool = False) -> Iterator[None]:
             # Who shares it removes the file only as the last.
             if not shared or _is_granted(lock, fcntl.LOCK_EX):
                 name.unlink(missing_ok=True)
+
+
+@contextmanager
+def all_locked(paths: Iterable[Path], shared: bool = False) -> Iterator[None]:
+    """`locked`, for several outputs at once."""
+    with ExitStack() as locks:
+        for path in paths:
+            locks.enter_context(locked(path, shared))
+        yield
 
 
 def _acquire(name: Path, kind: int) -> IO[str] | None:

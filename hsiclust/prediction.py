@@ -32,7 +32,7 @@ from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
-from hsiclust.output import locked, remove
+from hsiclust.output import all_locked, remove
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, StripSource
@@ -133,7 +133,7 @@ def predict(
     start = perf_counter()
     job, output = plan.job, plan.output
     store = new_store(plan)
-    with locked(output):
+    with all_locked(plan.written):
         store.open_or_create(job.run, options.overwrite)
         done = label_strips(plan, store, range(len(job.reading)), progress, engine)
         confidence = write_maps(plan, store, options)

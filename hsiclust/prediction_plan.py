@@ -23,6 +23,7 @@ from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.labelmap import rehearse_map
 from hsiclust.labelmodel import LabelModel, Precision, open_model
 from hsiclust.labels import LabelStore
+from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.output import refuse_existing, refuse_inputs
@@ -145,6 +146,14 @@ class PredictPlan:
     engine: EngineOptions
 
     @property
+    def written(self) -> list[Path]:
+        """What this run alone may write: the map, and a store that has a name of its own."""
+        store = store_location(self.job.labels)
+        if not isinstance(store, Path) or store == _hidden_labels(self.output):
+            return [self.output]
+        return [self.output, store]
+
+    @property
     def marks(self) -> Path:
         """Folder in which shards say that they were started."""
         return self.output.with_name(f".{self.output.name}.shards")
@@ -205,22 +214,23 @@ def plan_prediction(
         UsageError: The output exists, or an option is out of range.
     """
     driver = driver_for(output, options.driver)
-    refuse_inputs(output, scene, model_path)
     options = placed(options)
     # Each worker of a standing cluster finds its own device.
     device = resolve_device("cpu" if options.engine.standing else options.device)
     model = open_model(model_path)
     precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
+    outputs = (output, confidence_path(output)) if options.confidence else (output,)
+    _refuse_inputs(outputs, options.store, source, scene, model_path)
     _warn_of_nodata(source, model)
     area = source.grid.window
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
-    labels = options.store or str(output.with_name(f".{output.name}.labels.zarr"))
+    labels = options.store or str(_hidden_labels(output))
     run_hash = _run_hash(source, model_path, area, options)
     earlier = LabelStore.record_of_run(labels, run_hash)
     # A run that goes on may find maps that it wrote itself before it was killed.
-    for path in (output, confidence_path(output)) if options.confidence else (output,):
+    for path in outputs:
         refuse_existing(path, options.overwrite or earlier is not None)
     form = MapFormat(driver, 512, options.creation)
     rehearse_map(source.grid.crop(area), output, model.classes, form)
@@ -270,6 +280,24 @@ def placed(options: PredictOptions) -> PredictOptions:
     return replace(options, engine=replace(engine, threads=worker.threads), memory=memory)
 
 
+def _refuse_inputs(
+    outputs: tuple[Path, ...],
+    store: str | None,
+    source: SceneComponents | TileStore,
+    scene: str,
+    model: Path,
+) -> None:
+    """Check that neither maps nor labels would replace what they are made from, or each other."""
+    data = source.scene.path if isinstance(source, SceneComponents) else None
+    written = list(outputs)
+    if store is not None and isinstance(place := store_location(store), Path):
+        if place in outputs:
+            raise UsageError(f"--store {store}: is the map itself; name another store")
+        written.append(place)
+    for path in written:
+        refuse_inputs(path, scene, data, model)
+
+
 def _precision(model: LabelModel, path: Path, asked: str) -> Precision:
     """What the network computes in, until a trial says better."""
     if asked == "auto":
@@ -294,6 +322,11 @@ def _warn_of_nodata(source: SceneComponents | TileStore, model: LabelModel) -> N
             source.scene.path,
             model.nodata,
         )
+
+
+def _hidden_labels(output: Path) -> Path:
+    """Where the labels of a map are kept until it is written, unless the user says where."""
+    return output.with_name(f".{output.name}.labels.zarr")
 
 
 def confidence_path(output: Path) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +24,17 @@ class SceneList:
     pairs: tuple[tuple[str, Path], ...]
     folder: Path | None
     many: bool
+
+    @contextmanager
+    def folder_meanwhile(self) -> Iterator[None]:
+        """The folder of the maps, for a while where it is not there: plans look at it."""
+        there = self.folder is None or self.folder.is_dir()
+        self.make_folder()
+        try:
+            yield
+        finally:
+            if self.folder is not None and not there:
+                self.folder.rmdir()
 
     def make_folder(self) -> None:
         """Make the folder of the maps, if it is not there.

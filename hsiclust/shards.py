@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, U
 from hsiclust.labelmodel import Precision
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
-from hsiclust.output import locked, remove
+from hsiclust.output import all_locked, locked, remove
 from hsiclust.prediction import Prediction, Progress, label_strips, new_store, write_maps
 from hsiclust.prediction_plan import PredictOptions, PredictPlan
 
@@ -60,6 +60,11 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+    def facts(self, plan: Mapping[str, object]) -> dict[str, object]:
+        """What is this shard's of a plan's facts."""
+        strips = self.strips(int(str(plan["strips"])))
+        return {"shard": str(self), "strips_of_shard": len(strips)}
 
     def strips(self, total: int) -> range:
         """Its strips of so many; none where there are more shards than strips."""
@@ -151,7 +156,7 @@ def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
     """
     start = perf_counter()
     output = plan.output
-    with locked(output):
+    with all_locked(plan.written):
         store = _store_there(plan)
         if store is None:
             raise HsiclustError(f"{output}: no shard of this scene and model was started")
@@ -184,9 +189,9 @@ def _share_store(plan: PredictPlan, options: PredictOptions, shared: ExitStack) 
     while True:
         try:
             if _store_there(plan) is None:
-                with locked(plan.output):
+                with all_locked(plan.written):
                     new_store(plan).open_or_create(plan.job.run, options.overwrite)
-            shared.enter_context(locked(plan.output, shared=True))
+            shared.enter_context(all_locked(plan.written, shared=True))
         except OutputBusyError:
             if time.monotonic() > limit:
                 raise
@@ -222,8 +227,8 @@ def _missing(strips: Sequence[int], total: int, marks: Path) -> str:
     if len(counts) != 1:
         return f"{text}: {_numbers(strips)}; start the shards again that hold them"
     (count,) = counts
-    shards = [Shard(number, count) for number in range(1, count + 1)]
-    unfinished = [s.number for s in shards if not set(strips).isdisjoint(s.strips(total))]
+    # The shard that ends behind a strip, and the one before does not: the inverse of `strips`.
+    unfinished = sorted({-(-(strip + 1) * count // total) for strip in strips})
     return f"{text}: start again shards {_numbers(unfinished)} of {count}"
 
 

@@ -467,3 +467,53 @@ def test_a_strip_that_outlives_its_run_writes_nothing(
     with pytest.raises(HsiclustError):
         label_strip(plan.job, 2)
     assert not Path(plan.job.labels).exists()
+
+
+def test_a_store_never_replaces_what_is_no_store(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    keep = tmp_path / "keep"
+    keep.mkdir()
+    (keep / "thesis.txt").write_text("data")
+    for overwrite in (False, True):
+        options = replace(HERE, store=str(keep), overwrite=overwrite)
+        with pytest.raises(OutputExistsError, match="is no label store"):
+            predict(str(fields[0]), model, tmp_path / "map.tif", options)
+        for own in (fields[0], model):
+            options = replace(HERE, store=str(own), overwrite=True)
+            with pytest.raises(UsageError, match="what the work starts from"):
+                predict(str(fields[0]), model, tmp_path / "map.tif", options)
+    options = replace(HERE, store=str(tmp_path / "map.tif"))
+    with pytest.raises(UsageError, match="is the map itself"):
+        predict(str(fields[0]), model, tmp_path / "map.tif", options)
+    assert (keep / "thesis.txt").read_text() == "data"
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_store_belongs_to_one_run(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "labels.zarr"
+    options = replace(HERE, store=str(store))
+    with locked(store), pytest.raises(OutputExistsError, match="another run"):
+        predict(str(fields[0]), model, tmp_path / "map.tif", options)
+    assert predict(str(fields[0]), model, tmp_path / "map.tif", options).labelled > 0
+
+
+def test_a_confidence_map_never_replaces_the_scene(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    scene = fields[0].rename(tmp_path / "x_confidence.tif")
+    options = replace(HERE, confidence=True, overwrite=True)
+    with pytest.raises(UsageError, match=r"x_confidence\.tif: is what the work starts from"):
+        predict(str(scene), model, tmp_path / "x.tif", options)
+
+
+def test_an_envi_map_never_replaces_a_scene_or_its_header(model: Path, tmp_path: Path) -> None:
+    scene = write_raster(tmp_path / "q.bsq", fields_cube()[0], driver="ENVI")
+    header = (tmp_path / "q.hdr").read_bytes()
+    options = replace(HERE, overwrite=True)
+    with pytest.raises(UsageError, match="what the work starts from"):
+        predict(str(tmp_path / "q.hdr"), model, tmp_path / "q.bsq", options)
+    (tmp_path / "q.img").touch()
+    with pytest.raises(OutputExistsError, match=r"q\.hdr would replace that of q\.bsq"):
+        predict(str(scene), model, tmp_path / "q.img", options)
+    assert (tmp_path / "q.hdr").read_bytes() == header

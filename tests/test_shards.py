@@ -189,3 +189,11 @@ def test_shards_that_start_at_the_same_moment(folder: Path, tmp_path: Path) -> N
     merged = subprocess.run([*command, "merge", *common], stdout=-1, timeout=100, check=True)
     assert json.loads(merged.stdout)["map"] == str(tmp_path / "map.tif")
     assert (tmp_path / "map.tif").read_bytes() == (folder / "whole.tif").read_bytes()
+
+
+def test_shards_beyond_number_are_named_at_once() -> None:
+    """The missing ones follow from the strips: nobody counts to a thousand million."""
+    for total, count in ((10, 3), (3, 10), (7, 7), (5, 10**9)):
+        for strip in range(total):
+            number = -(-(strip + 1) * count // total)
+            assert strip in Shard(number, count).strips(total)
