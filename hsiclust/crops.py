@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from hsiclust.errors import InputError
 from hsiclust.models.base import Batch, CropShape, Lesson, Method, trimmed
 from hsiclust.tiles import TileStore
-from hsiclust.truth import Mask
+from hsiclust.truth import Mask, Truth
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class StoredTiles:
         store: The tile store.
         indices: Which of its tiles.
         mask: Pixels that may be learned from; all valid ones when None.
+        labels: Class numbers of labelled pixels, from 1.
     """
 
     store: TileStore
     indices: Sequence[int]
     mask: Mask | None = None
+    labels: Truth | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ class TileStack:
 
     def tile(self, number: int, context: int) -> Batch:
         """One tile with `context` pixels around its core."""
-        values = trimmed(self.values[number : number + 1], self.halo - context)
-        return Batch(values.to(torch.float32), self.fit[number : number + 1])
+        one = slice(number, number + 1)
+        values = trimmed(self.values[one], self.halo - context).to(torch.float32)
+        lesson = None
+        if self.lesson is not None:
+            trust = self.lesson.trust[one].to(torch.float32)
+            lesson = Lesson(self.lesson.classes[one].long(), trust)
+        return Batch(values, self.fit[one], lesson)
 
     def taught(self, method: Method) -> TileStack:
         """The same tiles with what the method's teacher says of them."""
@@ -110,6 +117,8 @@ class TrainingPixels:
 
     def draw(self, shape: CropShape, generator: torch.Generator) -> Batch:
         """Crops at random places, each around a pixel that may be learned from."""
+        if shape.count == 0:
+            return self.tiles(shape.context)[0].none()
         picked = torch.randint(
             self.count, (shape.count,), generator=generator, device=generator.device
         ).cpu()
@@ -170,7 +179,21 @@ def _stack(source: StoredTiles, device: torch.device) -> TileStack:
         components, valid = store.read_chunk(index)
         values.append(torch.from_numpy(components))
         fit.append(torch.from_numpy(_fit(source, index, valid)))
-    return TileStack(torch.stack(values).to(device), torch.stack(fit).to(device), halo)
+    lesson = _labels(source, device)
+    return TileStack(torch.stack(values).to(device), torch.stack(fit).to(device), halo, lesson)
+
+
+def _labels(source: StoredTiles, device: torch.device) -> Lesson | None:
+    """The labels of tiles, trusted where there are any."""
+    if source.labels is None:
+        return None
+    tiles = source.store.tiles
+    numbers = np.zeros((len(source.indices), tiles.tile_rows, tiles.tile_cols), np.int16)
+    for position, index in enumerate(source.indices):
+        core = tiles[index].core
+        numbers[position, : core.rows, : core.cols] = source.labels.read(core)
+    found = torch.from_numpy(numbers).to(device)
+    return Lesson((found - 1).clamp_min(0).to(torch.uint8), (found > 0).to(torch.float16))
 
 
 def _fit(source: StoredTiles, index: int, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ class CropShape:
     """What a training batch looks like.
 
     Attributes:
-        count: Crops in a batch.
+        count: Crops in a batch; none for a method that learns from what it gathered.
         outputs: Side of the square of pixels that a crop yields scores for.
         context: Pixels around them, on each side, that a crop also holds.
     """
@@ -82,6 +82,10 @@ class Batch:
         """The same with only so many pixels around `fit`."""
         return replace(self, values=trimmed(self.values, self.context - context))
 
+    def none(self) -> Batch:
+        """Of the same kind, with nothing in it."""
+        return Batch(self.values[:0], self.fit[:0])
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -113,11 +117,13 @@ class Method(nn.Module, ABC):
 
     Attributes:
         name: How the command line and the model file call it.
+        supervised: Whether it learns from labels.
         classes: Number of classes K.
         components: Number of components C of its input.
     """
 
     name: ClassVar[str]
+    supervised: ClassVar[bool] = False
 
     def __init__(self, components: int, classes: int) -> None:
         super().__init__()
@@ -202,6 +208,13 @@ class Method(nn.Module, ABC):
 
         Raises:
             InputError: Too few pixels to learn from.
+        """
+
+    def gather(self, tiles: Sequence[Batch]) -> None:
+        """Keep of the tiles what the steps need; called at every start, after `study` or resume.
+
+        Args:
+            tiles: As for `study`, but with the labels that they carry.
         """
 
     def teach(self, values: Tensor) -> Lesson | None:  # noqa: ARG002

@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from hsiclust.errors import InputError, ModelError
 from hsiclust.models.base import Batch, CropShape, Learned, Method, Progress
+from hsiclust.models.scalespace import radius, smoothed
 
 # Starts of k-means++ on the first batch; the one with the least inertia goes on.
 _STARTS = 10
 _START_ROUNDS = 20
 LARGEST_SMOOTHING = 64.0  # a crop of training holds six times as many pixels a side
-_CUT = 3.0  # the Gaussian ends at three deviations
 
 
 class KMeans(Method):
@@ -60,7 +60,7 @@ class KMeans(Method):
     @property
     def receptive_field(self) -> int:
         """Side of the Gaussian's square."""
-        return 2 * math.ceil(_CUT * self.smoothing) + 1
+        return 2 * radius(self.smoothing) + 1
 
     @property
     def crop_shape(self) -> CropShape:
@@ -83,13 +83,7 @@ class KMeans(Method):
 
     def smoothed(self, values: Tensor) -> Tensor:
         """Valid Gaussian smoothing of each component: `(N, C, H, W)` to `(N, C, H', W')`."""
-        if self.halo == 0:
-            return values
-        offsets = torch.arange(-self.halo, self.halo + 1, device=values.device)
-        line = torch.exp(-0.5 * (offsets / self.smoothing).square())
-        line = (line / line.sum()).to(values.dtype).expand(values.shape[1], 1, -1)
-        columns = functional.conv2d(values, line[..., :, None], groups=values.shape[1])
-        return functional.conv2d(columns, line[..., None, :], groups=values.shape[1])
+        return smoothed(values, self.smoothing)
 
     def confidence(self, scores: Tensor) -> Tensor:
         """1 - (distance to the nearest centre / distance to the next): simplified silhouette."""
