@@ -46,8 +46,8 @@ from benchmarks.subject import (
 from hsiclust.process import keep_freed_memory, prepare_process
 
 if TYPE_CHECKING:
-    from hsiclust.recipe import TrainOptions
     from hsiclust.scores import Scores
+    from hsiclust.trainoptions import TrainOptions
 
 Learns = Literal["all pixels", "labelled pixels", "left half"]
 Work = Callable[[Subject, Subject, int, Path], LabelMap]
@@ -125,7 +125,7 @@ def theirs(rival: Rival, classes: int) -> Case:
 
 def cases(classes: int, paper_epochs: float | None) -> list[Case]:
     """The lines of the table."""
-    from hsiclust.recipe import TrainOptions
+    from hsiclust.trainoptions import TrainOptions
 
     sscc = TrainOptions(method="sscc", classes=classes)
     kmeans = TrainOptions(method="kmeans", classes=classes)

@@ -64,8 +64,9 @@ def subject(scene: Path, encoder: str, side: int, passes: int) -> Subject:
     from hsiclust.grid import TileGrid, Window
     from hsiclust.labeller import TorchLabeller
     from hsiclust.models.encoder import count_multiply_adds
-    from hsiclust.recipe import TrainOptions, initial_model
+    from hsiclust.recipe import initial_model
     from hsiclust.scene import Scene
+    from hsiclust.trainoptions import TrainOptions
 
     cpu = torch.device("cpu")
     model = initial_model([str(scene)], TrainOptions(classes=_CLASSES, recipe=_RECIPES[encoder]))

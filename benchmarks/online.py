@@ -70,7 +70,7 @@ def run(
     halves: tuple[Subject, Subject], classes: int, seed: int, steps: int | None, folder: Path
 ) -> tuple[State, State]:
     """Learn from the left half, then go on with the right one; both states."""
-    from hsiclust.recipe import TrainOptions
+    from hsiclust.trainoptions import TrainOptions
 
     first, second = folder / "first.safetensors", folder / "second.safetensors"
     fresh = TrainOptions(classes=classes, seed=seed, steps=steps, overwrite=True)

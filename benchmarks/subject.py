@@ -21,7 +21,7 @@ from hsiclust.scores import Scores, contingency, score
 from hsiclust.truth import Truth, open_truth
 
 if TYPE_CHECKING:
-    from hsiclust.recipe import TrainOptions
+    from hsiclust.trainoptions import TrainOptions
 
 Labels = NDArray[np.uint8]
 _TRUTH = SOURCE.with_name(f"{SOURCE.stem}_truth.tif")

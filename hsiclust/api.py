@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from hsiclust.prediction import Prediction
     from hsiclust.prediction import predict as run_prediction
     from hsiclust.prediction_plan import PredictOptions, plan_prediction
-    from hsiclust.recipe import TrainOptions
     from hsiclust.sample import TransformOptions
     from hsiclust.shards import Shard
     from hsiclust.staging import TileShape
     from hsiclust.tiling import TileOptions, tile
     from hsiclust.training import Step, Training, train
+    from hsiclust.trainoptions import TrainOptions
 
 # Module and name of each verb and of what it takes and gives.
 _HOMES = {
@@ -43,7 +43,7 @@ _HOMES = {
     "Step": ("training", "Step"),
     "TileOptions": ("tiling", "TileOptions"),
     "TileShape": ("staging", "TileShape"),
-    "TrainOptions": ("recipe", "TrainOptions"),
+    "TrainOptions": ("trainoptions", "TrainOptions"),
     "Training": ("training", "Training"),
     "TransformOptions": ("sample", "TransformOptions"),
     "demo": ("demonstration", "demo"),

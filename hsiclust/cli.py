@@ -6,62 +6,38 @@ before a verb needs it.
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from hsiclust import __version__, console
-from hsiclust.errors import HsiclustError, StoppedError, UsageError
+from hsiclust.commands.predict import merge, predict
+from hsiclust.commands.train import train
+from hsiclust.errors import HsiclustError, UsageError
 from hsiclust.parameters import (
     BandsText,
     BoundsText,
     Components,
-    Confidence,
-    Creation,
-    Device,
-    Driver,
     Field,
-    GpuMemory,
-    Ignored,
     Json,
     Layer,
-    Maps,
-    Memory,
-    MethodName,
-    Model,
     Nodata,
     Output,
     Overwrite,
-    Precision,
-    PrecisionName,
     Quiet,
-    RecipeName,
-    Scenes,
     Scheduler,
     SchedulerFile,
     Seed,
-    ShardText,
-    Store,
-    TileSize,
     Transform,
     Verbose,
     Workers,
     bounds_of,
-    bytes_of,
-    creation_of,
     engine_of,
-    suffix_of,
-    value_of,
 )
 from hsiclust.process import keep_freed_memory, prepare_process
-from hsiclust.scenelist import SceneList, scene_list
-
-if TYPE_CHECKING:
-    from hsiclust.api import Part, PredictOptions
+from hsiclust.stopping import stop_on_sigterm
 
 app = typer.Typer(
     help="Class maps of hyperspectral scenes of any size, without labels.",
@@ -85,230 +61,9 @@ def hsiclust(
         raise typer.Exit
 
 
-@app.command()
-def train(
-    scenes: Annotated[list[str], typer.Argument(help="Scenes or tile stores to learn from.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
-        "model.safetensors"
-    ),
-    method: Annotated[MethodName | None, typer.Option("--method", help="sscc by default.")] = None,
-    classes: Annotated[
-        int | None, typer.Option("--classes", "-k", help="Number of clusters; 16 by default.")
-    ] = None,
-    recipe: Annotated[
-        RecipeName | None,
-        typer.Option("--recipe", help="Of SSCC. paper: as published, patch by patch, slow."),
-    ] = None,
-    teacher: Annotated[
-        bool, typer.Option("--teacher/--no-teacher", help="Of SSCC: learn from a consensus.")
-    ] = True,
-    contrast: Annotated[
-        bool, typer.Option("--contrast/--no-contrast", help="Of SSCC: contrast two views.")
-    ] = True,
-    smoothing: Annotated[
-        float | None, typer.Option("--smoothing", min=0, help="Of k-means: pixels; 0 for none.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Instead of --steps.")] = None,
-    transform: Transform = None,
-    components: Components = None,
-    bidx: BandsText = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option("--mask", help="Raster or vectors: learn only where > 0 or inside."),
-    ] = None,
-    bounds: BoundsText = None,
-    nodata: Nodata = None,
-    init: Annotated[Path | None, typer.Option("--init", help="Model to go on from.")] = None,
-    match_to: Annotated[
-        Path | None, typer.Option("--match-to", help="Map whose class numbers to take over.")
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option("--budget", min=1, help="Most pixels to learn from.")
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Fit a model to one or many scenes."""
-    console.log_to_stderr(quiet, verbose)
-    keep_freed_memory()
-    from hsiclust.api import Step, TrainOptions
-    from hsiclust.api import train as run
-
-    options = TrainOptions(
-        method=value_of(method),
-        classes=classes,
-        recipe=value_of(recipe),
-        teacher=None if teacher else False,
-        contrast=None if contrast else False,
-        smoothing=smoothing,
-        steps=steps,
-        epochs=epochs,
-        kind=value_of(transform),
-        components=components,
-        bands=bidx,
-        mask=mask,
-        bounds=bounds_of(bounds),
-        nodata=nodata,
-        init=init,
-        match_to=match_to,
-        budget=budget,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        engine=engine_of(workers, scheduler, scheduler_file),
-    )
-    stop = _StopBetweenSteps()
-    with console.progress("training", quiet) as show:
-
-        def watch(step: Step) -> None:
-            show(
-                step.step,
-                step.steps,
-                f"loss {step.loss:.3f}, {step.in_use} clusters in use, "
-                f"{step.rate / 1e6:.3f} Mpixel/s",
-            )
-            stop.check()  # between two steps, where a checkpoint can be written
-
-        result = run(scenes, output, options, watch)
-    if result.collapsed:
-        console.say(
-            f"WARNING: the clustering collapsed: {result.in_use} of {result.classes} clusters are "
-            "in use; try another --seed, more --steps or fewer --classes"
-        )
-    if not quiet:
-        console.say(
-            f"{result.steps} steps on {result.pixels} pixels in {result.seconds:.1f} s: "
-            f"{result.in_use} of {result.classes} clusters in use"
-        )
-        console.say(
-            "; ".join(
-                f"{stage.name} {stage.seconds:.1f} s, {stage.peak_bytes / 2**20:.0f} MiB"
-                for stage in result.stages
-            )
-        )
-    console.print_result(as_json, result.model, console.jsonable(result))
-
-
-@app.command()
-def predict(
-    scenes: Scenes,
-    model: Model = Path("model.safetensors"),
-    output: Maps = None,
-    confidence: Confidence = False,
-    driver: Driver = None,
-    creation: Creation = None,
-    bounds: BoundsText = None,
-    nodata: Nodata = None,
-    tile_size: TileSize = None,
-    memory: Memory = None,
-    gpu_memory: GpuMemory = None,
-    precision: Precision = PrecisionName.AUTO,
-    store: Store = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    shard: ShardText = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Label scenes with a model; writes maps on the scenes' own pixel grids."""
-    console.log_to_stderr(quiet, verbose)
-    from hsiclust.api import PredictOptions, Shard, plan_prediction
-
-    options = PredictOptions(
-        device=device,
-        bounds=bounds_of(bounds),
-        nodata=nodata,
-        tile=tile_size,
-        memory=bytes_of(memory),
-        gpu_memory=bytes_of(gpu_memory),
-        precision=value_of(precision),
-        store=store,
-        confidence=confidence,
-        driver=value_of(driver),
-        creation=creation_of(creation),
-        overwrite=overwrite,
-        engine=engine_of(workers, scheduler, scheduler_file),
-    )
-    part = None if shard is None else Shard.parse(shard)
-    found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
-    if dry_run:
-        with found.folder_meanwhile():
-            for scene, path in found.pairs:
-                facts = plan_prediction(scene, model, path, options).facts()
-                console.print_facts(as_json, facts if part is None else facts | part.facts(facts))
-    else:
-        _predict(found, model, options, part, console.Style(as_json, quiet))
-
-
-@app.command()
-def merge(
-    scenes: Scenes,
-    model: Model = Path("model.safetensors"),
-    output: Maps = None,
-    confidence: Confidence = False,
-    driver: Driver = None,
-    creation: Creation = None,
-    bounds: BoundsText = None,
-    nodata: Nodata = None,
-    precision: Precision = PrecisionName.AUTO,
-    store: Store = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    _ignored: Ignored = None,
-) -> None:
-    """Write the maps of scenes whose shards are labelled; takes what predict --shard was given."""
-    console.log_to_stderr(quiet, verbose)
-    from hsiclust.api import PredictOptions
-
-    options = PredictOptions(
-        device="cpu",
-        bounds=bounds_of(bounds),
-        nodata=nodata,
-        precision=value_of(precision),
-        store=store,
-        confidence=confidence,
-        driver=value_of(driver),
-        creation=creation_of(creation),
-        overwrite=overwrite,
-    )
-    found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
-    _predict(found, model, options, "merge", console.Style(as_json, quiet))
-
-
-def _predict(
-    found: SceneList, model: Path, options: PredictOptions, part: Part, style: console.Style
-) -> None:
-    """Label one scene or many, or merge their shards, and show what was done."""
-    from hsiclust.api import plan_prediction, predict_scene, predict_scenes
-
-    if options.store is not None and len(found.pairs) > 1:
-        raise UsageError(f"--store {options.store} holds the labels of one scene, not of several")
-    found.make_folder()
-    if found.many:
-        outcomes = predict_scenes(found.pairs, model, options, style.watch, part)
-        if not style.show_outcomes(outcomes, len(found.pairs)):
-            raise typer.Exit(1)
-        return
-    ((scene, path),) = found.pairs
-    plan = plan_prediction(scene, model, path, options)
-    with style.watch("") as progress:
-        result = predict_scene(plan, options, part, progress)
-    style.show_result(result)
+app.command()(train)
+app.command()(predict)
+app.command()(merge)
 
 
 @app.command()
@@ -461,7 +216,7 @@ def demo(
 def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
     prepare_process()
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_sigterm()
     try:
         app()
     except (HsiclustError, OSError, MemoryError) as error:
@@ -470,25 +225,3 @@ def main() -> NoReturn:
         console.say(f"hsiclust: {console.one_line(error)}")
         sys.exit(error.exit_code if isinstance(error, HsiclustError) else 1)
     sys.exit(0)
-
-
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise StoppedError(
-        "stopped by SIGTERM; train, predict and tile go on where they were when started again"
-    )
-
-
-class _StopBetweenSteps:
-    """From the first step of a training on, SIGTERM waits for the end of a step."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def check(self) -> None:
-        """Stop if that was asked for."""
-        if self._asked:
-            _stop(signal.SIGTERM, None)
-        signal.signal(signal.SIGTERM, self._ask)
-
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True

@@ -11,10 +11,11 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
 from hsiclust.modelfile import FittedModel
-from hsiclust.recipe import TrainOptions, area_of, mask_of
+from hsiclust.recipe import area_of, mask_of
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape, plan_store, spread_tiles, stage_tiles
 from hsiclust.tiles import TileStore, is_tile_store
+from hsiclust.trainoptions import TrainOptions
 from hsiclust.truth import open_truth
 
 log = logging.getLogger(__name__)

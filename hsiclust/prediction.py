@@ -31,7 +31,7 @@ from hsiclust.labelmodel import Precision, open_model
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
-from hsiclust.modelfile import file_digest
+from hsiclust.modelfile import METHODS, file_digest
 from hsiclust.output import all_locked, remove
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source
@@ -292,6 +292,7 @@ def write_maps(plan: PredictPlan, store: LabelStore, options: PredictOptions) ->
         "TIFFTAG_SOFTWARE": f"hsiclust {__version__}",
         "HSICLUST_VERSION": __version__,
         "HSICLUST_METHOD": plan.model.method,
+        "HSICLUST_LABELS": "classes" if METHODS[plan.model.method].supervised else "clusters",
         "HSICLUST_CLASSES": str(len(plan.model.classes)),
         "HSICLUST_MODEL_SHA256": file_digest(Path(plan.job.model)),
         "HSICLUST_SCENE": Path(plan.job.source).name,

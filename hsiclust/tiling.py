@@ -11,11 +11,12 @@ from hsiclust.errors import OutputExistsError, UsageError
 from hsiclust.location import is_there, locked_location, remove_location, store_location
 from hsiclust.modelfile import load_model
 from hsiclust.output import refuse_inputs
-from hsiclust.recipe import Bounds, area_of
+from hsiclust.recipe import area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape, plan_store, stage_tiles
 from hsiclust.tiles import TileStore, is_tile_store
+from hsiclust.trainoptions import Bounds
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from hsiclust.modelfile import FittedModel, file_digest, save_model
 from hsiclust.models.base import Method, Progress
 from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
 from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
-from hsiclust.recipe import TrainOptions, initial_model
+from hsiclust.recipe import initial_model
 from hsiclust.stages import Stage, Stopwatch
+from hsiclust.trainoptions import TrainOptions
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from hsiclust.api import predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.modelfile import load_model
 from hsiclust.prediction_plan import PredictOptions
-from hsiclust.recipe import TrainOptions
 from hsiclust.scene import open_raster
 from hsiclust.training import train
+from hsiclust.trainoptions import TrainOptions
 
 pytestmark = [
     pytest.mark.gpu,

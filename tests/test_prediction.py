@@ -24,12 +24,12 @@ from hsiclust.output import locked
 from hsiclust.prediction import label_strip, new_store
 from hsiclust.prediction import predict as run_prediction
 from hsiclust.prediction_plan import PredictOptions, plan_prediction
-from hsiclust.recipe import TrainOptions
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import open_raster
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train
+from hsiclust.trainoptions import TrainOptions
 from hsiclust.trial import Trial
 
 HERE = PredictOptions(device="cpu", engine=EngineOptions(threads=2))

@@ -16,9 +16,9 @@ from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, U
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
 from hsiclust.prediction_plan import PredictOptions, PredictPlan, plan_prediction
-from hsiclust.recipe import TrainOptions
 from hsiclust.shards import Shard, label_shard, merge
 from hsiclust.training import train
+from hsiclust.trainoptions import TrainOptions
 
 HERE = PredictOptions(device="cpu", tile=16, engine=EngineOptions(threads=1))
 

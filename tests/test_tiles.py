@@ -11,13 +11,13 @@ from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.grid import TileGrid
-from hsiclust.recipe import TrainOptions
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train
+from hsiclust.trainoptions import TrainOptions
 
 OPTIONS = TileOptions(TileShape(32, 5), engine=EngineOptions(threads=2))
 

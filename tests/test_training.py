@@ -12,7 +12,7 @@ from rasterio.warp import transform
 from sklearn.metrics import adjusted_rand_score
 
 import hsiclust.training as loop
-from hsiclust import recipe
+from hsiclust import trainoptions
 from hsiclust.api import predict
 from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.engine import EngineOptions
@@ -30,10 +30,11 @@ from hsiclust.models.kmeans import KMeans
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.prediction_plan import PredictOptions
-from hsiclust.recipe import TrainOptions, initial_model
+from hsiclust.recipe import initial_model
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import Step, Training, train
+from hsiclust.trainoptions import TrainOptions
 
 KMEANS = TrainOptions(method="kmeans", classes=4, steps=10, engine=EngineOptions(threads=1))
 SSCC = replace(KMEANS, method="sscc", steps=4)
@@ -426,7 +427,7 @@ def test_budgets_follow_the_method() -> None:
 def test_a_model_to_go_on_from_brings_its_budget(
     fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "_BUDGETS", {"kmeans": 10**6, "sscc": 300})
+    monkeypatch.setattr(trainoptions, "_BUDGETS", {"kmeans": 10**6, "sscc": 300})
     store = tile(
         str(fields[0]),
         tmp_path / "s.zarr",

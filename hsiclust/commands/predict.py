@@ -1,0 +1,160 @@
+"""`hsiclust predict` and `hsiclust merge`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hsiclust import console
+from hsiclust.errors import UsageError
+from hsiclust.parameters import (
+    BoundsText,
+    Confidence,
+    Creation,
+    Device,
+    Driver,
+    GpuMemory,
+    Ignored,
+    Json,
+    Maps,
+    Memory,
+    Model,
+    Nodata,
+    Overwrite,
+    Precision,
+    PrecisionName,
+    Quiet,
+    Scenes,
+    Scheduler,
+    SchedulerFile,
+    ShardText,
+    Store,
+    TileSize,
+    Verbose,
+    Workers,
+    bounds_of,
+    bytes_of,
+    creation_of,
+    engine_of,
+    suffix_of,
+    value_of,
+)
+from hsiclust.scenelist import SceneList, scene_list
+
+if TYPE_CHECKING:
+    from hsiclust.api import Part, PredictOptions
+
+
+def predict(
+    scenes: Scenes,
+    model: Model = Path("model.safetensors"),
+    output: Maps = None,
+    confidence: Confidence = False,
+    driver: Driver = None,
+    creation: Creation = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    tile_size: TileSize = None,
+    memory: Memory = None,
+    gpu_memory: GpuMemory = None,
+    precision: Precision = PrecisionName.AUTO,
+    store: Store = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    shard: ShardText = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Label scenes with a model; writes maps on the scenes' own pixel grids."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import PredictOptions, Shard, plan_prediction
+
+    options = PredictOptions(
+        device=device,
+        bounds=bounds_of(bounds),
+        nodata=nodata,
+        tile=tile_size,
+        memory=bytes_of(memory),
+        gpu_memory=bytes_of(gpu_memory),
+        precision=value_of(precision),
+        store=store,
+        confidence=confidence,
+        driver=value_of(driver),
+        creation=creation_of(creation),
+        overwrite=overwrite,
+        engine=engine_of(workers, scheduler, scheduler_file),
+    )
+    part = None if shard is None else Shard.parse(shard)
+    found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
+    if dry_run:
+        with found.folder_meanwhile():
+            for scene, path in found.pairs:
+                facts = plan_prediction(scene, model, path, options).facts()
+                console.print_facts(as_json, facts if part is None else facts | part.facts(facts))
+    else:
+        _predict(found, model, options, part, console.Style(as_json, quiet))
+
+
+def merge(
+    scenes: Scenes,
+    model: Model = Path("model.safetensors"),
+    output: Maps = None,
+    confidence: Confidence = False,
+    driver: Driver = None,
+    creation: Creation = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    precision: Precision = PrecisionName.AUTO,
+    store: Store = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    _ignored: Ignored = None,
+) -> None:
+    """Write the maps of scenes whose shards are labelled; takes what predict --shard was given."""
+    console.log_to_stderr(quiet, verbose)
+    from hsiclust.api import PredictOptions
+
+    options = PredictOptions(
+        device="cpu",
+        bounds=bounds_of(bounds),
+        nodata=nodata,
+        precision=value_of(precision),
+        store=store,
+        confidence=confidence,
+        driver=value_of(driver),
+        creation=creation_of(creation),
+        overwrite=overwrite,
+    )
+    found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
+    _predict(found, model, options, "merge", console.Style(as_json, quiet))
+
+
+def _predict(
+    found: SceneList, model: Path, options: PredictOptions, part: Part, style: console.Style
+) -> None:
+    """Label one scene or many, or merge their shards, and show what was done."""
+    from hsiclust.api import plan_prediction, predict_scene, predict_scenes
+
+    if options.store is not None and len(found.pairs) > 1:
+        raise UsageError(f"--store {options.store} holds the labels of one scene, not of several")
+    found.make_folder()
+    if found.many:
+        outcomes = predict_scenes(found.pairs, model, options, style.watch, part)
+        if not style.show_outcomes(outcomes, len(found.pairs)):
+            raise typer.Exit(1)
+        return
+    ((scene, path),) = found.pairs
+    plan = plan_prediction(scene, model, path, options)
+    with style.watch("") as progress:
+        result = predict_scene(plan, options, part, progress)
+    style.show_result(result)

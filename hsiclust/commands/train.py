@@ -1,0 +1,144 @@
+"""`hsiclust train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hsiclust import console
+from hsiclust.parameters import (
+    BandsText,
+    BoundsText,
+    Components,
+    Device,
+    Json,
+    MethodName,
+    Nodata,
+    Overwrite,
+    Quiet,
+    RecipeName,
+    Scheduler,
+    SchedulerFile,
+    Seed,
+    Transform,
+    Verbose,
+    Workers,
+    bounds_of,
+    engine_of,
+    value_of,
+)
+from hsiclust.process import keep_freed_memory
+from hsiclust.stopping import StopBetweenSteps
+
+
+def train(
+    scenes: Annotated[list[str], typer.Argument(help="Scenes or tile stores to learn from.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
+        "model.safetensors"
+    ),
+    method: Annotated[MethodName | None, typer.Option("--method", help="sscc by default.")] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", "-k", help="Number of clusters; 16 by default.")
+    ] = None,
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option("--recipe", help="Of SSCC. paper: as published, patch by patch, slow."),
+    ] = None,
+    teacher: Annotated[
+        bool, typer.Option("--teacher/--no-teacher", help="Of SSCC: learn from a consensus.")
+    ] = True,
+    contrast: Annotated[
+        bool, typer.Option("--contrast/--no-contrast", help="Of SSCC: contrast two views.")
+    ] = True,
+    smoothing: Annotated[
+        float | None, typer.Option("--smoothing", min=0, help="Of k-means: pixels; 0 for none.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Instead of --steps.")] = None,
+    transform: Transform = None,
+    components: Components = None,
+    bidx: BandsText = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="Raster or vectors: learn only where > 0 or inside."),
+    ] = None,
+    bounds: BoundsText = None,
+    nodata: Nodata = None,
+    init: Annotated[Path | None, typer.Option("--init", help="Model to go on from.")] = None,
+    match_to: Annotated[
+        Path | None, typer.Option("--match-to", help="Map whose class numbers to take over.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option("--budget", min=1, help="Most pixels to learn from.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fit a model to one or many scenes."""
+    console.log_to_stderr(quiet, verbose)
+    keep_freed_memory()
+    from hsiclust.api import Step, TrainOptions
+    from hsiclust.api import train as run
+
+    options = TrainOptions(
+        method=value_of(method),
+        classes=classes,
+        recipe=value_of(recipe),
+        teacher=None if teacher else False,
+        contrast=None if contrast else False,
+        smoothing=smoothing,
+        steps=steps,
+        epochs=epochs,
+        kind=value_of(transform),
+        components=components,
+        bands=bidx,
+        mask=mask,
+        bounds=bounds_of(bounds),
+        nodata=nodata,
+        init=init,
+        match_to=match_to,
+        budget=budget,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        engine=engine_of(workers, scheduler, scheduler_file),
+    )
+    stop = StopBetweenSteps()
+    with console.progress("training", quiet) as show:
+
+        def watch(step: Step) -> None:
+            show(
+                step.step,
+                step.steps,
+                f"loss {step.loss:.3f}, {step.in_use} clusters in use, "
+                f"{step.rate / 1e6:.3f} Mpixel/s",
+            )
+            stop.check()  # between two steps, where a checkpoint can be written
+
+        result = run(scenes, output, options, watch)
+    if result.collapsed:
+        console.say(
+            f"WARNING: the clustering collapsed: {result.in_use} of {result.classes} clusters are "
+            "in use; try another --seed, more --steps or fewer --classes"
+        )
+    if not quiet:
+        console.say(
+            f"{result.steps} steps on {result.pixels} pixels in {result.seconds:.1f} s: "
+            f"{result.in_use} of {result.classes} clusters in use"
+        )
+        console.say(
+            "; ".join(
+                f"{stage.name} {stage.seconds:.1f} s, {stage.peak_bytes / 2**20:.0f} MiB"
+                for stage in result.stages
+            )
+        )
+    console.print_result(as_json, result.model, console.jsonable(result))
