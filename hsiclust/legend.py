@@ -25,7 +25,7 @@ def category_names(path: str | Path) -> tuple[str, ...]:
     with open_raster(str(path)) as dataset:
         listed: str = dataset.tags(ns="ENVI").get("class_names", "")
     names = [name for name in listed.strip().strip("{}").split(",") if name.strip()]
-    return tuple(map(_one_line, _sidecar_names(Path(f"{path}.aux.xml")) or names))
+    return tuple(map(one_line, _sidecar_names(Path(f"{path}.aux.xml")) or names))
 
 
 def read_classes(path: str | Path) -> Classes | None:
@@ -91,7 +91,8 @@ def _colours(path: str | Path, count: int) -> tuple[Colour, ...]:
     return tuple(colour if own is None else (own[0], own[1], own[2]) for own, colour in known)
 
 
-def _one_line(name: str) -> str:
+def one_line(name: str) -> str:
+    """A name as one line of printable text; may be empty."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())
 
 

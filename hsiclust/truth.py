@@ -83,15 +83,19 @@ def open_truth(
     Raises:
         InputError: The file cannot be used, or does not lie on the scene.
     """
-    vectors = Path(path).suffix.lower() in _VECTOR_SUFFIXES or field is not None
     opened: Truth
-    if vectors or layer is not None:
+    if is_vector(path) or field is not None or layer is not None:
         opened = open_vectors(str(path), grid, field, layer)
     else:
         opened = RasterTruth.open(str(path), grid)
     if opened.note:
         log.info("%s", opened.note)
     return opened
+
+
+def is_vector(path: str | Path) -> bool:
+    """Whether a file holds vectors, by its name."""
+    return Path(path).suffix.lower() in _VECTOR_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,257 @@
+"""Which ground is learned from and which is held out: square blocks, half to each.
+
+Blocks are assigned so that every class is as evenly divided as the ground allows, and their side
+and place are the best of several tried: small blocks divide more classes, large ones lose less to
+the buffer between the two halves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_cdt
+
+# Places tried for blocks of each side.
+_PLACES = 3
+# Blocks are at least this many buffers wide: of a narrower one hardly a pixel is left.
+_LEAST_SIDE = 3
+# Most blocks with labels that are assigned one by one.
+_MOST_BLOCKS = 1024
+_SWEEPS = 8
+# What the last improvement may cost, in cells looked at.
+_POLISH = 20_000_000
+# A class that cannot be divided is worth a little more where it is learned from.
+_LEARNED = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class CellCounts:
+    """How many labels of each class lie in each cell of an area.
+
+    Attributes:
+        down: Rows of cells.
+        across: Columns of cells.
+        side: Pixels along a cell's side.
+        cells: `(N,)` cells that hold a class, counted row by row.
+        numbers: `(N,)` the class.
+        counts: `(N,)` pixels of it, at least 1.
+    """
+
+    down: int
+    across: int
+    side: int
+    cells: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """Ground that is learned from, and ground that is held out.
+
+    Attributes:
+        side: Pixels along a block's side.
+        blocks: Of each area `(down, across)`, the block that each cell with labels belongs to;
+            blocks with labels are counted through all areas.
+        held_out: `(B,)`, whether each block is held out.
+    """
+
+    side: int
+    blocks: tuple[NDArray[np.int64], ...]
+    held_out: NDArray[np.bool_]
+
+
+def halve(areas: Sequence[CellCounts], classes: int, buffer: int, seed: int) -> Halves:
+    """Divide the ground of all areas.
+
+    Args:
+        areas: Labels of each scene, in cells of one side.
+        classes: K.
+        buffer: Pixels between what is learned from and what is scored, in rows and columns.
+        seed: Another seed tries blocks at other places.
+    """
+    random = np.random.default_rng(seed)
+    ground = _Ground.of(areas, classes, buffer)
+    best: tuple[float, _Blocks, NDArray[np.bool_]] | None = None
+    for side in ground.sides():
+        for _ in range(_PLACES):
+            blocks = ground.cut(side, random)
+            if len(blocks.table) > _MOST_BLOCKS:
+                break
+            held = blocks.assigned(random)
+            worth = ground.worth(blocks, held)
+            if best is None or worth > best[0]:
+                best = worth, blocks, held
+    if best is None:  # the largest blocks are few, whatever the ground
+        raise AssertionError("no side of blocks was tried")
+    worth, blocks, held = best
+    held = ground.polished(blocks, held, worth, random)
+    return blocks.halves(held, ground.cell)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """Cells of all areas in one row, the areas one after the other."""
+
+    areas: Sequence[CellCounts]
+    classes: int
+    buffer: int
+    cells: NDArray[np.int64]  # (N,)
+    numbers: NDArray[np.int64]  # (N,)
+    shares: NDArray[np.float64]  # (N,), of all pixels of the class
+    labelled: NDArray[np.bool_]  # (cells,)
+
+    @classmethod
+    def of(cls, areas: Sequence[CellCounts], classes: int, buffer: int) -> _Ground:
+        starts = np.cumsum([0, *(area.down * area.across for area in areas)])
+        cells = np.concatenate(
+            [start + area.cells for start, area in zip(starts, areas, strict=False)]
+        )
+        numbers = np.concatenate([area.numbers for area in areas])
+        counts = np.concatenate([area.counts for area in areas])
+        totals = np.bincount(numbers, counts, classes + 1)
+        labelled = np.zeros(starts[-1], bool)
+        labelled[cells] = True
+        return cls(areas, classes, buffer, cells, numbers, counts / totals[numbers], labelled)
+
+    @property
+    def cell(self) -> int:
+        return self.areas[0].side
+
+    def sides(self) -> Iterator[int]:
+        """Sides of blocks to try, in cells: at least two blocks in the longest area."""
+        longest = max(max(area.down, area.across) for area in self.areas)
+        largest = max(1, longest // 2)
+        side = min(largest, max(1, math.ceil(_LEAST_SIDE * self.buffer / self.cell)))
+        while side < largest:
+            yield side
+            side = max(side + 1, side * 3 // 2)
+        yield largest
+
+    def cut(self, side: int, random: np.random.Generator) -> _Blocks:
+        """Blocks of a side at a random place."""
+        parts, count = [], 0
+        for area in self.areas:
+            row, col = random.integers(0, side, 2)
+            rows = (np.arange(area.down) + row) // side
+            cols = (np.arange(area.across) + col) // side
+            parts.append(count + rows[:, None] * (cols[-1] + 1) + cols)
+            count = int(parts[-1].max()) + 1
+        of_cell = np.concatenate([part.ravel() for part in parts])
+        used, block = np.unique(of_cell[self.cells], return_inverse=True)
+        codes = block * (self.classes + 1) + self.numbers
+        size = len(used) * (self.classes + 1)
+        table = np.bincount(codes, self.shares, size).astype(np.float64)
+        return _Blocks(side, tuple(parts), count, used, table.reshape(len(used), -1))
+
+    def worth(self, blocks: _Blocks, held: NDArray[np.bool_]) -> float:
+        """How well classes are divided, less what the buffer takes."""
+        every = np.zeros(blocks.count, bool)
+        every[blocks.used[held]] = True
+        kept, start = np.zeros(len(self.labelled)), 0
+        for area, part in zip(self.areas, blocks.parts, strict=True):
+            stop = start + part.size
+            labelled = self.labelled[start:stop].reshape(part.shape)
+            out = every[part]
+            kept[start:stop] = np.where(out, self._left(labelled & ~out, area.side), 0).ravel()
+            start = stop
+        shares = self.shares * kept[self.cells]
+        scored = np.bincount(self.numbers, shares, self.classes + 1).astype(np.float64)
+        learned = 1 - held.astype(float) @ blocks.table
+        present = blocks.table.any(axis=0)
+        return float(_divided(learned, scored)[present].sum())
+
+    def _left(self, learned: NDArray[np.bool_], side: int) -> NDArray[np.float64]:
+        """Which part of each cell is farther than the buffer from cells that are learned from."""
+        if not learned.any():
+            return np.ones(learned.shape)
+        distance = distance_transform_cdt(~learned, "chessboard")
+        left: NDArray[np.float64] = np.clip((distance * side - self.buffer) / side, 0, 1)
+        return left
+
+    def polished(
+        self, blocks: _Blocks, held: NDArray[np.bool_], worth: float, random: np.random.Generator
+    ) -> NDArray[np.bool_]:
+        """Blocks that change sides as long as that is worth something."""
+        left = _POLISH // (len(self.labelled) + len(self.cells))
+        changed = True
+        while changed and left > 0:
+            changed = False
+            for block in random.permutation(len(held))[:left]:
+                other = held.copy()
+                other[block] = not held[block]
+                better = self.worth(blocks, other)
+                if better > worth + 1e-9:
+                    held, worth, changed = other, better, True
+            left -= len(held)
+        return held
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Square blocks of cells."""
+
+    side: int  # in cells
+    parts: tuple[NDArray[np.int64], ...]  # of each area (down, across): the block of a cell
+    count: int
+    used: NDArray[np.int64]  # (B,), those with labels
+    table: NDArray[np.float64]  # (B, K + 1), share of each class that lies in each
+
+    def assigned(self, random: np.random.Generator) -> NDArray[np.bool_]:
+        """Whether each block with labels is held out, `(B,)`: scarce classes first."""
+        # Beside the classes, all labels together are divided.
+        size = self.table.sum(axis=1, keepdims=True)
+        table = np.hstack([self.table, size / size.sum()])
+        table = table[:, table.any(axis=0)]
+        held = np.zeros(len(table), bool)
+        order = np.argsort(-table.max(axis=1) + 1e-6 * random.random(len(table)), kind="stable")
+        learned, scored = np.zeros(table.shape[1]), np.zeros(table.shape[1])
+        for block in order:
+            share = table[block]
+            held[block] = (
+                _divided(learned, scored + share).sum() > _divided(learned + share, scored).sum()
+            )
+            if held[block]:
+                scored += share
+            else:
+                learned += share
+        return _swept(table, held, random)
+
+    def halves(self, held: NDArray[np.bool_], cell: int) -> Halves:
+        """What is told of them."""
+        # Blocks without labels get any number: nothing is asked of them.
+        numbers = np.zeros(self.count, np.int64)
+        numbers[self.used] = np.arange(len(self.used))
+        return Halves(self.side * cell, tuple(numbers[part] for part in self.parts), held)
+
+
+def _swept(
+    table: NDArray[np.float64], held: NDArray[np.bool_], random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Blocks that change sides one by one until none improves the division."""
+    scored = held.astype(float) @ table
+    learned = table.sum(axis=0) - scored
+    worth = _divided(learned, scored).sum()
+    for _ in range(_SWEEPS):
+        changed = False
+        for block in random.permutation(len(table)):
+            change = table[block] if held[block] else -table[block]
+            better = _divided(learned + change, scored - change).sum()
+            if better > worth + 1e-9:
+                learned, scored, worth = learned + change, scored - change, better
+                held[block] = not held[block]
+                changed = True
+        if not changed:
+            break
+    return held
+
+
+def _divided(learned: NDArray[np.float64], scored: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How well each class is divided: 1 for two halves, next to 0 for all on one side."""
+    product = np.maximum(learned, 0) * np.maximum(scored, 0)
+    divided: NDArray[np.float64] = 2 * np.sqrt(product) + _LEARNED * learned
+    return divided

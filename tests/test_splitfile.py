@@ -1,0 +1,134 @@
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+
+from hsiclust.evaluation import evaluate
+from hsiclust.grid import PixelGrid, Window
+from hsiclust.numbering import number_classes
+from hsiclust.split import Site, SplitOptions, split_labels
+from hsiclust.splitfile import split_files, write_split
+from hsiclust.truth import open_truth
+
+UTM = rasterio.CRS.from_epsg(32633).to_wkt()
+PLACE = Affine(30.0, 0.0, 383472.37, 0.0, -30.0, 5818302.35) @ Affine.rotation(25)
+GRID = PixelGrid(70, 90, PLACE, UTM)
+
+
+class Given:
+    """Labels that are an array."""
+
+    def __init__(self, values, names):
+        self.values = values
+        self.names = names
+        self.note = None
+
+    def read(self, window):
+        return self.values[window.slices]
+
+
+def everywhere(window):
+    return np.ones((window.rows, window.cols), bool)
+
+
+@pytest.fixture
+def made():
+    """Sites, numbering and split of two scenes with fields of classes 1, 3 and 4."""
+    coarse = np.random.default_rng(0).choice([0, 1, 3, 4], (2, 7, 9))
+    scenes = np.kron(coarse, np.ones((1, 10, 10), np.uint16)).astype(np.uint16)
+    truths = [Given(scene, {1: "oats", 3: "corn"}) for scene in scenes]
+    numbering = number_classes("labels.gpkg", [(truth, GRID.window) for truth in truths])
+    sites = [Site(truth, GRID, Window(0, 0, 70, 85), everywhere) for truth in truths]
+
+    def split(count=2, **options):
+        chosen = sites[:count]
+        return chosen, numbering, split_labels(chosen, numbering, SplitOptions(buffer=3, **options))
+
+    return split
+
+
+def test_maps_hold_the_split_on_the_scenes_grid(made, tmp_path):
+    sites, numbering, split = made()
+    notes = write_split(split, sites, numbering, tmp_path / "model.safetensors")
+    assert notes == ()
+    names = [f"model_{n}_{part}.tif" for n in (1, 2) for part in ("training", "held_out")]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".tif") == sorted(names)
+    files = split_files(tmp_path / "model.safetensors", 2)
+    assert [file.name for file in files] == names
+    expected = [t for pair in zip(split.training, split.held_out, strict=True) for t in pair]
+    for file, truth in zip(files, expected, strict=True):
+        written = open_truth(file, GRID)
+        assert written.note is None
+        assert written.names[1] == "oats"
+        assert written.names[2] == "class 2 (no labels)"
+        np.testing.assert_array_equal(written.read(GRID.window), truth.read(GRID.window))
+        with rasterio.open(file) as dataset:
+            assert dataset.dtypes == ("uint8",)
+            assert dataset.colormap(1)[3][:3] == numbering.classes.colours[2]
+
+
+def test_a_map_is_scored_on_what_was_held_out(made, tmp_path):
+    """A map that is wrong on the pixels that were learned from alone is without fault."""
+    sites, numbering, split = made(1)
+    write_split(split, sites, numbering, tmp_path / "out.tif")
+    values = sites[0].truth.values.astype(np.uint8)
+    values[split.training[0].read(GRID.window) > 0] = 2
+    profile = {"crs": GRID.crs, "transform": GRID.transform, "height": 70, "width": 90}
+    with rasterio.open(
+        tmp_path / "map.tif", "w", driver="GTiff", count=1, dtype="uint8", **profile
+    ) as dataset:
+        dataset.write(values, 1)
+    found = evaluate(tmp_path / "map.tif", tmp_path / "out_held_out.tif")
+    assert found.scores.accuracy == 1.0
+
+
+def test_nothing_held_out_gives_one_file(made, tmp_path):
+    sites, numbering, split = made(1, kind="none")
+    write_split(split, sites, numbering, tmp_path / "out.tif")
+    assert (tmp_path / "out_training.tif").exists()
+    assert not (tmp_path / "out_held_out.tif").exists()
+    assert split_files(tmp_path / "out.tif", 1, held_out=False) == (tmp_path / "out_training.tif",)
+
+
+def test_points_lie_on_pixel_centres(made, tmp_path):
+    sites, numbering, split = made(1, per_class=5)
+    assert write_split(split, sites, numbering, tmp_path / "out.gpkg") == ()
+    assert [p.name for p in tmp_path.iterdir()] == ["out.gpkg"]
+    for layer, (truth,) in {"training": split.training, "held_out": split.held_out}.items():
+        meta, _, wkb, (number, name) = pyogrio.raw.read(tmp_path / "out.gpkg", layer=layer)
+        assert meta["fields"].tolist() == ["class", "name"]
+        x, y = shapely.get_coordinates(shapely.from_wkb(wkb)).T
+        col, row = ~PLACE @ (x, y)
+        expected = truth.read(GRID.window)
+        at = np.nonzero(expected)
+        np.testing.assert_allclose(row % 1, 0.5, atol=1e-6)
+        np.testing.assert_allclose(col % 1, 0.5, atol=1e-6)
+        order = np.lexsort((np.floor(col), np.floor(row)))
+        np.testing.assert_array_equal(np.floor(row[order]), at[0])
+        np.testing.assert_array_equal(np.floor(col[order]), at[1])
+        np.testing.assert_array_equal(number[order], expected[at])
+        assert {*zip(number.tolist(), name, strict=True)} == {
+            (1, "oats"),
+            (3, "corn"),
+            (4, "class 4"),
+        }
+        again = open_truth(tmp_path / "out.gpkg", GRID, field="class", layer=layer)
+        np.testing.assert_array_equal(again.read(GRID.window), expected)
+
+
+def test_points_are_bounded_and_written_without_a_place(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("hsiclust.splitfile.MOST_POINTS", 100)
+    sites, numbering, split = made(1)
+    bare = Site(sites[0].truth, PixelGrid(70, 90), sites[0].area, everywhere)
+    file = tmp_path / "out.gpkg"
+    notes = write_split(split, [bare], numbering, file)
+    held_out = split.held_out[0].read(GRID.window)
+    _, _, wkb, (number, _) = pyogrio.raw.read(file, layer="held_out")
+    assert 90 < len(number) <= 100
+    assert notes[1] == (
+        f"{file}: {len(number)} of {np.count_nonzero(held_out)} pixels of held_out are written"
+    )
+    col, row = np.floor(shapely.get_coordinates(shapely.from_wkb(wkb))).astype(int).T
+    np.testing.assert_array_equal(held_out[row, col], number)
