@@ -30,6 +30,7 @@ from hsiclust.parameters import (
     Json,
     Layer,
     Maps,
+    Match,
     Memory,
     MethodName,
     Model,
@@ -59,6 +60,7 @@ from hsiclust.parameters import (
 )
 from hsiclust.process import keep_freed_memory, prepare_process
 from hsiclust.scenelist import SceneList, scene_list
+from hsiclust.scorecard import scorecard
 
 if TYPE_CHECKING:
     from hsiclust.api import Part, PredictOptions
@@ -387,6 +389,11 @@ def evaluate(
     truth: Annotated[Path, typer.Argument(help="Truth: a raster or vectors.")],
     field: Field = None,
     layer: Layer = None,
+    match: Match = None,
+    confidence: Annotated[
+        Path | None,
+        typer.Option("--confidence", help="The map's confidence, to see whether it is honest."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -395,13 +402,13 @@ def evaluate(
     console.log_to_stderr(quiet, verbose)
     from hsiclust.api import evaluate as run
 
-    evaluation = run(label_map, truth, field=field, layer=layer)
+    evaluation = run(label_map, truth, field=field, layer=layer, match=match, confidence=confidence)
     if evaluation.note and not quiet:
         console.say(evaluation.note)
     if as_json:
         console.print_facts(as_json, evaluation.to_json())
     else:
-        typer.echo(console.scores(evaluation))
+        typer.echo(scorecard(evaluation))
 
 
 @app.command()
@@ -424,6 +431,7 @@ def report(
     truth: Annotated[Path | None, typer.Option("--truth", help="Raster or vectors.")] = None,
     field: Field = None,
     layer: Layer = None,
+    match: Match = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -433,7 +441,9 @@ def report(
     from hsiclust.api import report as run
 
     target = output or label_map.with_suffix(".png")
-    options = ReportOptions(scene, truth, field=field, layer=layer, overwrite=overwrite)
+    options = ReportOptions(
+        scene, truth, field=field, layer=layer, match=match, overwrite=overwrite
+    )
     run(label_map, target, options)
     console.print_result(as_json, target, {"picture": str(target)})
 

@@ -11,13 +11,14 @@ from pyogrio.raw import write as write_vectors
 from rasterio.crs import CRS
 from sklearn import metrics
 
+from hsiclust.contingency import Contingency, contingency
 from hsiclust.errors import InputError
 from hsiclust.evaluation import evaluate
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labelmap import write_map
 from hsiclust.mapformat import MapFormat
 from hsiclust.palette import Classes
-from hsiclust.scores import contingency, match, score
+from hsiclust.scores import match, score
 
 GRID = PixelGrid(40, 50, Affine(30, 0, 4e5, 0, -30, 5e6), CRS.from_epsg(32633).to_wkt())
 
@@ -178,8 +179,6 @@ def test_counting_by_windows_is_counting_at_once():
 
 
 def test_counts_of_a_large_scene_do_not_overflow():
-    from hsiclust.scores import Contingency
-
     large = 4_000_000_000
     table = Contingency(np.array([[0, large, 0], [0, large, large]]), (1, 2), (0, 1, 2))
     scores = score(table)
