@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from benchmarks.make_scene import SOURCE
+from hsiclust.contingency import contingency
 from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.scene import Scene
-from hsiclust.scores import Scores, contingency, score
+from hsiclust.scores import Scores, score
 from hsiclust.truth import Truth, open_truth
 
 if TYPE_CHECKING:

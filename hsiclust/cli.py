@@ -23,6 +23,7 @@ from hsiclust.parameters import (
     Field,
     Json,
     Layer,
+    Match,
     Nodata,
     Output,
     Overwrite,
@@ -37,6 +38,7 @@ from hsiclust.parameters import (
     engine_of,
 )
 from hsiclust.process import keep_freed_memory, prepare_process
+from hsiclust.scorecard import scorecard
 from hsiclust.stopping import stop_on_sigterm
 
 app = typer.Typer(
@@ -142,6 +144,11 @@ def evaluate(
     truth: Annotated[Path, typer.Argument(help="Truth: a raster or vectors.")],
     field: Field = None,
     layer: Layer = None,
+    match: Match = None,
+    confidence: Annotated[
+        Path | None,
+        typer.Option("--confidence", help="The map's confidence, to see whether it is honest."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -150,13 +157,13 @@ def evaluate(
     console.log_to_stderr(quiet, verbose)
     from hsiclust.api import evaluate as run
 
-    evaluation = run(label_map, truth, field=field, layer=layer)
+    evaluation = run(label_map, truth, field=field, layer=layer, match=match, confidence=confidence)
     if evaluation.note and not quiet:
         console.say(evaluation.note)
     if as_json:
         console.print_facts(as_json, evaluation.to_json())
     else:
-        typer.echo(console.scores(evaluation))
+        typer.echo(scorecard(evaluation))
 
 
 @app.command()
@@ -179,6 +186,7 @@ def report(
     truth: Annotated[Path | None, typer.Option("--truth", help="Raster or vectors.")] = None,
     field: Field = None,
     layer: Layer = None,
+    match: Match = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -188,7 +196,9 @@ def report(
     from hsiclust.api import report as run
 
     target = output or label_map.with_suffix(".png")
-    options = ReportOptions(scene, truth, field=field, layer=layer, overwrite=overwrite)
+    options = ReportOptions(
+        scene, truth, field=field, layer=layer, match=match, overwrite=overwrite
+    )
     run(label_map, target, options)
     console.print_result(as_json, target, {"picture": str(target)})
 

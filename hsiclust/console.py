@@ -17,7 +17,6 @@ from hsiclust.errors import HsiclustError
 
 if TYPE_CHECKING:
     from hsiclust.batch import Done, Outcome
-    from hsiclust.evaluation import Evaluation
 
 Show = Callable[[int, int, str], None]
 _LOG_EVERY = 10.0  # seconds between progress lines in a log
@@ -184,19 +183,3 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.10g}"
     return "-" if value is None else str(value)
-
-
-def scores(evaluation: Evaluation) -> str:
-    """Scores, then a line for each class of the truth."""
-    found = evaluation.scores
-    lines = [
-        f"labelled pixels    {found.pixels}",
-        f"accuracy (ACC)     {found.accuracy:.4f}   clusters matched to classes (Hungarian)",
-        f"kappa              {found.kappa:.4f}",
-        f"NMI                {found.nmi:.4f}",
-        f"ARI                {found.ari:.4f}",
-        f"purity             {found.purity:.4f}",
-        "",
-        f"{'class':<32} {'pixels':>8} {'accuracy':>9}  cluster",
-    ]
-    return "\n".join([*lines, *found.class_lines()])

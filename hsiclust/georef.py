@@ -38,6 +38,15 @@ def crs_name(crs: str | None) -> str:
     return f"EPSG:{code}" if code else crs.partition('"')[2].partition('"')[0] or crs[:40]
 
 
+def pixel_hectares(grid: PixelGrid) -> float | None:
+    """Area of a pixel on the map plane; None where the map's units are no lengths."""
+    crs = None if grid.crs is None else CRS.from_wkt(grid.crs)
+    if crs is None or not crs.is_projected:
+        return None
+    _, metres = crs.linear_units_factor
+    return float(abs(grid.transform.determinant) * metres**2 / 1e4)
+
+
 def make_exact(made: Path, grid: PixelGrid, driver: Driver) -> None:
     """Mend what GDAL's driver rounded or rewrote of a map's georeference, where that can be.
 

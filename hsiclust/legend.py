@@ -10,6 +10,9 @@ from hsiclust.errors import InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.scene import grid_of, open_raster
 
+LABELS_TAG = "HSICLUST_LABELS"
+"""Tag of a map that says what its numbers mean: "classes" or "clusters"."""
+
 # 255 names are some 10 KB; what is larger than this is not a list of names.
 _LARGEST_SIDECAR = 4 * 2**20
 
@@ -39,6 +42,17 @@ def read_classes(path: str | Path) -> Classes | None:
         return None
     named = (name or f"class {number}" for number, name in enumerate(names, start=1))
     return Classes(tuple(named), _colours(path, len(names)))
+
+
+def holds_classes(path: str | Path) -> bool:
+    """Whether a map says that its numbers mean classes, not clusters that came without names.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    with open_raster(str(path)) as dataset:
+        tags: dict[str, str] = dataset.tags()
+    return tags.get(LABELS_TAG) == "classes"
 
 
 def describe_map(path: str | Path) -> dict[str, Any] | None:

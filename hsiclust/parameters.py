@@ -144,6 +144,14 @@ Field = Annotated[
     str | None, typer.Option("--field", help="Field of the vectors that holds the class.")
 ]
 Layer = Annotated[str | None, typer.Option("--layer", help="Layer of the vector file.")]
+Match = Annotated[
+    bool | None,
+    typer.Option(
+        "--match/--no-match",
+        help="Match the map's numbers with classes, as for clusters, or take them for classes; "
+        "as the map's own tag says by default.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hsiclust.accuracy import Accuracy
+from hsiclust.comparison import Comparison, compare
 from hsiclust.errors import InputError
 from hsiclust.falsecolour import NO_DATA, Image, false_colour
 from hsiclust.grid import PixelGrid, TileGrid, Window
@@ -17,8 +19,8 @@ from hsiclust.legend import read_classes
 from hsiclust.output import refuse_existing, refuse_inputs, written_beside
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.scene import grid_of, open_raster
-from hsiclust.scores import Numbers, Scores, contingency, score
-from hsiclust.truth import Truth, open_truth
+from hsiclust.scores import Scores
+from hsiclust.truth import open_truth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,9 +44,11 @@ class ReportOptions:
 
     Attributes:
         scene: The scene that the map was made of.
-        truth: Raster or vectors; clusters then take the colours of the classes they match.
+        truth: Raster or vectors. Clusters take the colours of the classes they match; classes keep
+            the map's, and the truth takes them.
         field: Vectors: where the class stands.
         layer: Vectors: which layer.
+        match: Whether the map's numbers are clusters; as its own tag says when None.
         title: What stands above; the map's file name when None.
         overwrite: Replace a picture that is there already.
     """
@@ -53,6 +57,7 @@ class ReportOptions:
     truth: Path | None = None
     field: str | None = None
     layer: str | None = None
+    match: bool | None = None
     title: str | None = None
     overwrite: bool = False
 
@@ -98,28 +103,37 @@ def report(label_map: Path, output: Path, options: ReportOptions | None = None) 
         names = dict(enumerate(classes.names, start=1))
         legend = [(names[at], colours[at]) for at in np.unique(labels).tolist() if at in names]
     else:
-        truth = open_truth(chosen.truth, grid, field=chosen.field, layer=chosen.layer)
-        scores = _scores(found, truth, grid, chosen.truth)
-        known, colours, legend = _matched_colours(scores, labels)
-        panels.append(_Panel("Map, in the colours of the truth", _painted(labels, colours)))
-        there = _thinned(truth.read, grid.window, step)
-        panels.append(_Panel("Truth", _painted(there, known)))
-        lines.append(_line(scores))
+        compared = _compared(label_map, chosen.truth, grid, chosen)
+        coloured = _coloured(compared, labels, _classes_of(label_map, labels))
+        lines.append(coloured.scores)
+        legend = coloured.legend
+        panels.append(_Panel(coloured.title, _painted(labels, coloured.numbers)))
+        there = _thinned(compared.truth.read, grid.window, step)
+        panels.append(_Panel("Truth", _painted(there, coloured.classes)))
     with written_beside(output) as beside:
         _draw(beside, lines, panels, legend)
 
 
-def _scores(found: Numbers, truth: Truth, grid: PixelGrid, path: Path) -> Scores:
-    table = contingency(found, truth, grid.window)
-    if not table.classes:
-        raise InputError(f"{path}: labels no pixel of the map")
-    return score(table, truth.names)
+def _compared(label_map: Path, truth: Path, grid: PixelGrid, options: ReportOptions) -> Comparison:
+    opened = open_truth(truth, grid, field=options.field, layer=options.layer)
+    compared = compare(label_map, opened, grid, options.match)
+    if compared is None:
+        raise InputError(f"{truth}: labels no pixel of {label_map}")
+    return compared
 
 
 def _line(scores: Scores) -> str:
     return (
         f"accuracy {scores.accuracy:.3f}    kappa {scores.kappa:.3f}    NMI {scores.nmi:.3f}    "
         f"ARI {scores.ari:.3f}    on {scores.pixels} labelled pixels"
+    )
+
+
+def _class_line(accuracy: Accuracy) -> str:
+    return (
+        f"OA {accuracy.accuracy:.3f}    AA {accuracy.average_accuracy:.3f}    "
+        f"kappa {accuracy.kappa:.3f}    macro F1 {accuracy.macro_f1:.3f}    "
+        f"on {accuracy.pixels} labelled pixels"
     )
 
 
@@ -151,10 +165,34 @@ def _classes_of(path: Path, labels: NDArray[np.uint16]) -> Classes:
     return own or Classes.numbered(min(int(labels.max(initial=1)), MOST_CLASSES))
 
 
-def _matched_colours(
-    scores: Scores, labels: NDArray[np.uint16]
-) -> tuple[dict[int, Colour], dict[int, Colour], list[tuple[str, Colour]]]:
-    """Colours of classes, colours of clusters after their class, and a legend of both."""
+@dataclass(frozen=True)
+class _Coloured:
+    """How a map and a truth are drawn so that the same class has the same colour in both.
+
+    Attributes:
+        title: What stands above the map.
+        scores: A line of scores.
+        classes: Colours of the truth's class numbers.
+        numbers: Colours of the map's numbers.
+        legend: Names and colours.
+    """
+
+    title: str
+    scores: str
+    classes: dict[int, Colour]
+    numbers: dict[int, Colour]
+    legend: list[tuple[str, Colour]]
+
+
+def _coloured(compared: Comparison, labels: NDArray[np.uint16], own: Classes) -> _Coloured:
+    accuracy = compared.accuracy()
+    if accuracy is None:
+        return _by_class(compared.scores(), labels)
+    return _by_number(accuracy, own)
+
+
+def _by_class(scores: Scores, labels: NDArray[np.uint16]) -> _Coloured:
+    """Clusters in the colours of the classes that they were matched with."""
     table = class_colours(MOST_CLASSES)
     known = {c.number: table[at % MOST_CLASSES] for at, c in enumerate(scores.classes)}
     legend = [(c.name, known[c.number]) for c in scores.classes]
@@ -163,7 +201,29 @@ def _matched_colours(
     for at, cluster in enumerate(alone, start=len(known)):
         clusters[cluster] = table[at % MOST_CLASSES]
         legend.append((f"cluster {cluster}, no class", clusters[cluster]))
-    return known, clusters, legend
+    title = "Map, in the colours of the truth"
+    return _Coloured(title, _line(scores), known, clusters, legend)
+
+
+def _by_number(accuracy: Accuracy, own: Classes) -> _Coloured:
+    """The truth in the colours that the map has for its class numbers."""
+    table = class_colours(MOST_CLASSES)
+    numbers = dict(enumerate(own.colours, start=1))
+    for each in accuracy.classes:
+        if each.mapped is not None:
+            numbers.setdefault(each.mapped, table[(each.mapped - 1) % MOST_CLASSES])
+    known: dict[int, Colour] = {}
+    legend, spare = [], max(numbers)  # what the map does not know takes colours beyond its own
+    for each in accuracy.classes:
+        if each.mapped is None:
+            colour = table[spare % MOST_CLASSES]
+            spare += 1
+        else:
+            colour = numbers[each.mapped]
+        if each.number is not None:
+            known[each.number] = colour
+        legend.append((each.name, colour))
+    return _Coloured("Map", _class_line(accuracy), known, numbers, legend)
 
 
 def _painted(labels: NDArray[np.uint16], colours: Mapping[int, Colour]) -> Image:

@@ -1,4 +1,4 @@
-"""Scores of class numbers on labelled pixels, all of them from one contingency table.
+"""Scores of clusters on labelled pixels, all of them from one contingency table.
 
 A labelled pixel that the map leaves unclassified (0) counts as wrong for accuracy, kappa and
 purity, and as a member of a cluster of its own for NMI and ARI: a map cannot win by saying
@@ -9,70 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from hsiclust.grid import TileGrid, Window
+from hsiclust.contingency import Contingency, kappa
 from hsiclust.information import normalised_information
-
-_WINDOW = 1024  # side of the windows that are compared at once
-_CODES = 2**16  # class numbers are 16 bits
-
-
-class Numbers(Protocol):
-    """Anything that gives class numbers of a window."""
-
-    def read(self, window: Window) -> NDArray[np.unsignedinteger[Any]]:
-        """Class numbers, `(row, col)`; 0 is unclassified, or unlabelled."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Contingency:
-    """How many labelled pixels of each class lie in each cluster.
-
-    Attributes:
-        counts: `(class, cluster)`, int64.
-        classes: Class number of each row, rising, without 0.
-        clusters: Cluster number of each column, rising; the first is 0, unclassified.
-    """
-
-    counts: NDArray[np.int64]
-    classes: tuple[int, ...]
-    clusters: tuple[int, ...]
-
-
-def contingency(found: Numbers, truth: Numbers, area: Window) -> Contingency:
-    """Count class and cluster of every labelled pixel, window by window.
-
-    Args:
-        found: The map.
-        truth: The truth, on the same grid; only what it labels is counted.
-        area: Pixels to compare.
-    """
-    pairs: dict[int, int] = {}
-    for tile in TileGrid(area, area, _WINDOW, _WINDOW, 0):
-        labels = truth.read(tile.core)
-        labelled = labels > 0
-        if not labelled.any():
-            continue
-        classes = labels[labelled].astype(np.int64)
-        codes = classes * _CODES + found.read(tile.core)[labelled]
-        for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
-            pairs[int(code)] = pairs.get(int(code), 0) + int(count)
-    return _table(pairs)
-
-
-def _table(pairs: Mapping[int, int]) -> Contingency:
-    rows = sorted({code // _CODES for code in pairs})
-    columns = sorted({0} | {code % _CODES for code in pairs})
-    counts = np.zeros((len(rows), len(columns)), np.int64)
-    for code, count in pairs.items():
-        counts[rows.index(code // _CODES), columns.index(code % _CODES)] = count
-    return Contingency(counts, tuple(rows), tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -147,14 +91,20 @@ class Scores:
         return {**asdict(self), **extra}
 
 
-def score(table: Contingency, names: Mapping[int, str] | None = None) -> Scores:
+def score(
+    table: Contingency,
+    names: Mapping[int, str] | None = None,
+    matching: Mapping[int, int] | None = None,
+) -> Scores:
     """All scores of a contingency table that holds at least one pixel.
 
     Args:
         table: Counts of class and cluster.
         names: Names of classes, where known.
+        matching: Class of each cluster, one to one, where the map's numbers mean classes; the
+            matching that makes most pixels right when None.
     """
-    matching = match(table)
+    matching = match(table) if matching is None else matching
     confusion = _confusion(table, matching)
     right, of_class = np.diagonal(confusion), confusion.sum(axis=1)
     cluster_of = {number: cluster for cluster, number in matching.items()}
@@ -172,7 +122,7 @@ def score(table: Contingency, names: Mapping[int, str] | None = None) -> Scores:
     return Scores(
         pixels=pixels,
         accuracy=float(right.sum() / pixels),
-        kappa=_kappa(confusion),
+        kappa=kappa(confusion),
         nmi=normalised_information(table.counts, alone=1.0),  # as scikit-learn has it
         ari=_adjusted_rand_index(table.counts),
         purity=float(table.counts[:, 1:].max(axis=0, initial=0).sum() / pixels),
@@ -205,14 +155,6 @@ def _confusion(table: Contingency, matching: Mapping[int, int]) -> NDArray[np.in
         target = -1 if number is None else table.classes.index(number)
         confusion[:, target] += table.counts[:, column]
     return confusion
-
-
-def _kappa(confusion: NDArray[np.int64]) -> float:
-    """1 where both are of one and the same class, when chance alone is always right."""
-    shares = confusion / confusion.sum()
-    by_chance = float(shares.sum(axis=1) @ shares[:, :-1].sum(axis=0))
-    right = float(np.trace(shares))
-    return 1.0 if by_chance >= 1 else (right - by_chance) / (1 - by_chance)
 
 
 def _adjusted_rand_index(counts: NDArray[np.int64]) -> float:

@@ -139,6 +139,27 @@ def test_a_good_map_scores_well(run: Run, trained: Path) -> None:
     assert scores["nmi"] > 0.6
 
 
+def test_maps_of_classes_are_scored_as_they_are(run: Run, trained: Path, tmp_path: Path) -> None:
+    _, truth = fields_cube()
+    tag = {"HSICLUST_LABELS": "classes"}
+    with rasterio.open(write_raster(tmp_path / "map.tif", 5 - truth[None]), "r+") as dataset:
+        dataset.update_tags(**tag)
+    write_raster(tmp_path / "sure.tif", np.full_like(truth, 80)[None])
+    arguments = ["evaluate", "map.tif", trained / "truth.tif"]
+    done = run(*arguments, "--confidence", "sure.tif", "--json")
+    scores = json.loads(done.stdout)
+    assert (scores["labels"], scores["accuracy"], scores["calibration"]["ece"]) == (
+        "classes",
+        0,
+        0.8,
+    )
+    assert "accuracy (OA)      0.0000" in run(*arguments).stdout
+    assert "accuracy (ACC)     1.0000" in run(*arguments, "--match").stdout
+    run("report", "map.tif", "--truth", trained / "truth.tif", "--no-match", "-o", "a.png")
+    run("report", "map.tif", "--truth", trained / "truth.tif", "-o", "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_worker_processes_give_the_same_bytes(run: Run, trained: Path, tmp_path: Path) -> None:
     arguments = ["predict", trained / "scene.tif", "-m", trained / "model.safetensors", "-q"]
     run(*arguments, "--tile-size", 16, "-o", "a.tif")

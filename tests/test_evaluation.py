@@ -11,13 +11,15 @@ from pyogrio.raw import write as write_vectors
 from rasterio.crs import CRS
 from sklearn import metrics
 
+from hsiclust.contingency import Contingency, contingency
 from hsiclust.errors import InputError
 from hsiclust.evaluation import evaluate
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.labelmap import write_map
+from hsiclust.labelmap import write_confidence, write_map
 from hsiclust.mapformat import MapFormat
 from hsiclust.palette import Classes
-from hsiclust.scores import contingency, match, score
+from hsiclust.scorecard import scorecard
+from hsiclust.scores import match, score
 
 GRID = PixelGrid(40, 50, Affine(30, 0, 4e5, 0, -30, 5e6), CRS.from_epsg(32633).to_wkt())
 
@@ -178,8 +180,6 @@ def test_counting_by_windows_is_counting_at_once():
 
 
 def test_counts_of_a_large_scene_do_not_overflow():
-    from hsiclust.scores import Contingency
-
     large = 4_000_000_000
     table = Contingency(np.array([[0, large, 0], [0, large, large]]), (1, 2), (0, 1, 2))
     scores = score(table)
@@ -262,3 +262,154 @@ def test_a_truth_without_labels_is_refused(tmp_path):
     map_and_truth(tmp_path, np.zeros((40, 50), np.uint8))
     with pytest.raises(InputError, match=r"truth.tif: labels no pixel of .*map.tif"):
         evaluate(tmp_path / "map.tif", tmp_path / "truth.tif")
+
+
+# Maps of classes
+
+CLASSES = Classes(("corn", "oats", "hay", "wood"), Classes.numbered(4).colours)
+
+
+def class_map(path, labels, classes=CLASSES, kind="classes", grid=GRID, driver="COG"):
+    tags = {} if kind is None else {"HSICLUST_LABELS": kind}
+    write_map(Held8(labels), grid, path, classes, MapFormat(driver=driver, tags=tags))
+    return path
+
+
+@pytest.fixture
+def swapped():
+    """A truth, and a map that has two of its classes swapped."""
+    truth = np.random.default_rng(0).integers(0, 5, (40, 50)).astype(np.uint8)
+    return truth, np.array([1, 2, 1, 3, 4], np.uint8)[truth]
+
+
+@pytest.mark.parametrize("driver", ["COG", "GTiff", "ENVI"])
+def test_the_tag_of_a_map_says_what_its_numbers_mean(tmp_path, swapped, driver):
+    truth, found = swapped
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    named = tmp_path / ("map.img" if driver == "ENVI" else "map.tif")
+    for kind, exact in (("classes", True), ("clusters", False), (None, False), ("odd", False)):
+        class_map(named, found, kind=kind, driver=driver)
+        evaluation = evaluate(named, tmp_path / "truth.tif")
+        assert (evaluation.accuracy is not None) == exact
+        wrong = np.isin(truth, (1, 2)).sum() / (truth > 0).sum()
+        assert evaluation.scores.accuracy == pytest.approx(1 - wrong if exact else 1)
+        named.unlink()
+        facts = evaluation.to_json()
+        assert facts["labels"] == ("classes" if exact else "clusters")
+        assert ("nmi" in facts) != exact
+
+
+def test_what_the_caller_says_goes_before_the_tag(tmp_path, swapped):
+    truth, found = swapped
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    for kind, matched in (("clusters", False), (None, False), ("classes", True)):
+        class_map(tmp_path / "map.tif", found, kind=kind)
+        evaluation = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif", match=matched)
+        assert (evaluation.scores.accuracy == 1) == matched
+        assert (evaluation.accuracy is None) == matched
+
+
+def test_classes_of_another_order_are_paired_by_name(tmp_path, swapped):
+    truth, found = swapped
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    names = Classes(("oats", "corn", "hay", "wood"), CLASSES.colours)
+    class_map(tmp_path / "map.tif", found, names)
+    evaluation = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif")
+    assert evaluation.scores.accuracy == evaluation.accuracy.accuracy == 1
+    assert evaluation.note.startswith("classes are paired by name: corn is 1 in the truth and 2")
+
+
+def test_a_class_that_the_map_does_not_know_is_wrong(tmp_path, swapped):
+    truth, _ = swapped
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    known = Classes(("corn", "oats", "hay"), Classes.numbered(3).colours)
+    found = np.where(truth == 4, 0, truth)
+    class_map(tmp_path / "map.tif", found, known)
+    evaluation = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif")
+    lost = np.count_nonzero(truth == 4)
+    assert evaluation.note.endswith(f"count as wrong: wood ({lost} pixels)")
+    assert evaluation.accuracy.accuracy == pytest.approx(1 - lost / np.count_nonzero(truth))
+    assert evaluation.accuracy.classes[3].mapped is None
+    assert evaluation.accuracy.unclassified == lost
+
+
+@pytest.mark.parametrize(
+    ("epsg", "unit", "area"),
+    [(32633, "ha", 0.09), (2263, "ha", 900 * (1200 / 3937) ** 2 / 1e4), (None, "pixels", 1)],
+)
+def test_areas_are_of_the_whole_map(tmp_path, epsg, unit, area):
+    """Metres, US survey feet, and a map without a place."""
+    crs = None if epsg is None else CRS.from_epsg(epsg).to_wkt()
+    grid = PixelGrid(40, 50, GRID.transform if crs else Affine.identity(), crs)
+    labels = np.zeros((40, 50), np.uint8)
+    labels[:30, :20], labels[:30, 20:] = 1, 2  # the rest is unclassified
+    class_map(tmp_path / "map.tif", labels, grid=grid)
+    truth = np.zeros_like(labels)
+    truth[0, :40] = labels[0, :40]
+    truth[0, 20:25] = 1  # 5 of 20 labelled pixels of class 2 are class 1
+    truth[35, :2] = 1  # on no class: wrong, and no part of the map that areas are for
+    class_map(tmp_path / "truth.tif", truth, kind=None, grid=grid)
+    evaluation = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif")
+    areas = evaluation.areas
+    assert (areas.unit, areas.covered) == (unit, 1)
+    first, second = areas.classes
+    assert first.mapped == pytest.approx(600 * area)
+    assert first.area.value == pytest.approx((600 + 900 / 4) * area)
+    assert second.area.value == pytest.approx(900 * 3 / 4 * area)
+    assert second.area.error == pytest.approx(900 * np.sqrt(0.25 * 0.75 / 19) * area)
+    assert evaluation.accuracy.accuracy == pytest.approx(35 / 42)
+    assert areas.accuracy.value == pytest.approx(0.4 + 0.6 * 0.75)
+    facts = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+    assert facts["areas"]["classes"][1]["name"] == "oats"
+
+
+def test_degrees_have_no_area(tmp_path):
+    grid = PixelGrid(40, 50, Affine(1e-3, 0, 11, 0, -1e-3, 48), CRS.from_epsg(4326).to_wkt())
+    labels = np.ones((40, 50), np.uint8)
+    for name in ("map.tif", "truth.tif"):
+        class_map(tmp_path / name, labels, grid=grid)
+    areas = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif").areas
+    assert (areas.unit, areas.classes[0].area.value) == ("pixels", 2000)
+
+
+def test_no_areas_of_too_few_labelled_pixels(tmp_path):
+    labels, truth = np.full((40, 50), 2, np.uint8), np.zeros((40, 50), np.uint8)
+    truth[3, 3] = 2
+    class_map(tmp_path / "map.tif", labels)
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    evaluation = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif")
+    assert (evaluation.accuracy.accuracy, evaluation.areas) == (1, None)
+    assert "no area is estimated" in scorecard(evaluation)
+
+
+@pytest.mark.parametrize("kind", ["classes", "clusters"])
+def test_confidence_is_held_against_the_truth(tmp_path, swapped, kind):
+    truth, found = swapped
+    class_map(tmp_path / "map.tif", found, kind=kind)
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    sure = np.full((40, 50), 90, np.uint8)
+    sure[0] = 255
+    write_confidence(Held8(sure), GRID, tmp_path / "sure.tif", MapFormat())
+    evaluation = evaluate(
+        tmp_path / "map.tif", tmp_path / "truth.tif", confidence=tmp_path / "sure.tif"
+    )
+    right = (truth == found)[1:] if kind == "classes" else np.ones((39, 50), bool)
+    expected = abs(right[truth[1:] > 0].mean() - 0.9)
+    assert evaluation.reliability.ece == pytest.approx(expected)
+    assert evaluation.reliability.without == np.count_nonzero(truth[0])
+    assert evaluation.to_json()["calibration"]["bins"][8]["confidence"] == pytest.approx(0.9)
+    assert f"calibration (ECE)  {expected:.4f}   mean confidence 0.9000" in scorecard(evaluation)
+
+
+def test_the_scorecard_of_classes_fits_a_terminal(tmp_path, swapped):
+    truth, found = swapped
+    names = Classes(("corn, " + "x" * 60, "oats", "hay", "bog"), CLASSES.colours)
+    found[truth == 4] = 3
+    found[39, 49] = 4  # one pixel: too few for a stratum, or none
+    class_map(tmp_path / "map.tif", found, names)
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    text = scorecard(evaluate(tmp_path / "map.tif", tmp_path / "truth.tif"))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "accuracy (OA)" in text
+    assert "NMI" not in text
+    assert "fewer than 2 labelled pixels on bog" in text

@@ -95,6 +95,29 @@ def test_clusters_take_the_colours_of_the_classes_they_match(tmp_path, labels):
     np.testing.assert_array_equal(shown, colours[same])
 
 
+def test_classes_keep_the_colours_of_their_numbers(tmp_path, labels):
+    """The truth has other numbers, and a class that the map does not know."""
+    shades = tuple((10 * n, 250 - n, 7) for n in range(1, 6))
+    tags = {"HSICLUST_LABELS": "classes"}
+    classes = Classes(("a", "b", "c", "d", "e"), shades)
+    write_map(Held(labels), GRID, tmp_path / "map.tif", classes, MapFormat(tags=tags))
+    truth = np.where(labels > 0, labels % 5 + 1, 0).astype(np.uint8)  # class a is 2, and so on
+    renamed = Classes(("x", "a", "b", "c", "d"), class_colours(5))
+    picture = tmp_path / "picture.png"
+    there = put(tmp_path / "truth.tif", truth, classes=renamed)
+    report(tmp_path / "map.tif", picture, ReportOptions(truth=there))
+    page = pixels(picture)
+    drawn = np.array([NO_DATA, *shades], np.uint8)[labels]
+    np.testing.assert_array_equal(panel(page, 0, lines=1), drawn)
+    unknown = np.array(class_colours(6)[5], np.uint8)
+    same = np.where((truth == 1)[..., None], unknown, drawn)
+    np.testing.assert_array_equal(panel(page, 1, lines=1), same)
+    matched = tmp_path / "matched.png"
+    report(tmp_path / "map.tif", matched, ReportOptions(truth=there, match=True))
+    colours = np.array([NO_DATA, *class_colours(5)], np.uint8)
+    np.testing.assert_array_equal(panel(pixels(matched), 0, lines=1), colours[truth])
+
+
 def test_size_and_panels(tmp_path, labels):
     scene = put_scene(tmp_path / "scene.tif", np.zeros((4, 29, 40), np.int16))
     picture = tmp_path / "picture.png"
@@ -243,6 +266,6 @@ def test_another_scene_is_refused(tmp_path, other):
 def test_a_truth_without_labels_is_refused(tmp_path, labels):
     empty = put(tmp_path / "truth.tif", np.zeros_like(labels))
     label_map = put(tmp_path / "map.tif", labels)
-    with pytest.raises(InputError, match=r"truth.tif: labels no pixel of the map"):
+    with pytest.raises(InputError, match=r"truth.tif: labels no pixel of .*map.tif"):
         report(label_map, tmp_path / "p.png", ReportOptions(truth=empty))
     assert not list(tmp_path.glob("*.png*"))

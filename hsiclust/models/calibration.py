@@ -1,0 +1,71 @@
+"""One number that makes a network's confidence honest: its temperature."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from hsiclust.errors import UsageError
+
+LOWEST, HIGHEST = 0.05, 20.0
+"""Temperatures that are looked at."""
+
+
+def fit_temperature(
+    logits: NDArray[np.floating], classes: NDArray[np.integer], prior: float = 1.0
+) -> float:
+    """The temperature T by which logits are divided before the softmax (Guo et al. 2017, eq. 9).
+
+    T minimises the negative log-likelihood of pixels that training has not seen; labels do not
+    change. Where all of few pixels are right, the likelihood alone makes T as small as allowed and
+    every confidence 100. So each pixel gives the share `prior / (M + prior)` of its weight to all
+    classes alike, as Platt (1999) did for two classes: M pixels that are all right then get a mean
+    confidence near `M / (M + prior)`, and of many pixels little changes.
+
+    Args:
+        logits: `(M, K)`, scores before the softmax.
+        classes: `(M,)`, the right class of each pixel, 0..K-1.
+        prior: How many pixels the doubt is worth; 0 leaves the likelihood alone.
+
+    Returns:
+        T from `LOWEST` to `HIGHEST`; 1 without pixels.
+
+    Raises:
+        UsageError: The shapes do not fit, a class or `prior` is out of range, or a logit is not
+            finite.
+    """
+    scores, right = np.asarray(logits, np.float64), np.asarray(classes)
+    _check(scores, right, prior)
+    if not len(scores):
+        return 1.0
+    scores = scores - scores.max(axis=1, keepdims=True)
+    # All that the loss needs of the classes, whatever T is.
+    share = prior / (len(scores) + prior)
+    of_right = scores[np.arange(len(scores)), right].mean()
+    aim = (1 - share) * of_right + share * scores.mean()
+
+    def loss(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        return float(logsumexp(scores / temperature, axis=1).mean() - aim / temperature)
+
+    # The loss is convex in 1 / T, so it has one valley in log T too.
+    ends = (math.log(LOWEST), math.log(HIGHEST))
+    found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-5})
+    return math.exp(min(found.x, *ends, key=loss))
+
+
+def _check(scores: NDArray[np.float64], right: NDArray[np.integer], prior: float) -> None:
+    if scores.ndim != 2 or right.shape != scores.shape[:1]:
+        raise UsageError(f"logits {scores.shape} and classes {right.shape} are not (M, K) and (M,)")
+    if right.size and not 0 <= right.min() <= right.max() < scores.shape[1]:
+        raise UsageError(
+            f"classes {right.min()} to {right.max()} are not 0 to {scores.shape[1] - 1}"
+        )
+    if not np.isfinite(scores).all():
+        raise UsageError("a logit is not finite; the network has no temperature")
+    if prior < 0:
+        raise UsageError(f"a prior of {prior} pixels is below 0")
