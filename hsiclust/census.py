@@ -75,7 +75,7 @@ class UsableLabels:
 
     def inside(self, window: Window) -> Window | None:
         """The part of a window that lies in the area."""
-        return _overlap(window, self.area)
+        return self.area.shared_with(window)
 
     def sound(self, window: Window, labels: NDArray[np.uint16]) -> NDArray[np.bool_]:
         """Whether the labels of a window inside the area lie on pixels with data.
@@ -216,13 +216,6 @@ def at_pixels(cells: NDArray[_Cell], area: Window, side: int, window: Window) ->
     rows = (np.arange(window.row, window.row_stop) - area.row) // side
     cols = (np.arange(window.col, window.col_stop) - area.col) // side
     return cells[np.ix_(rows, cols)]
-
-
-def _overlap(one: Window, other: Window) -> Window | None:
-    top, left = max(one.row, other.row), max(one.col, other.col)
-    rows = min(one.row_stop, other.row_stop) - top
-    cols = min(one.col_stop, other.col_stop) - left
-    return Window(top, left, rows, cols) if rows > 0 and cols > 0 else None
 
 
 def _bounding_box(marked: NDArray[np.bool_], window: Window) -> Window | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,17 +49,31 @@ def contingency(found: Numbers, truth: Numbers, area: Window) -> Contingency:
         truth: The truth, on the same grid; only what it labels is counted.
         area: Pixels to compare.
     """
+    return tabulated(_labelled_pixels(found, truth, area))
+
+
+def tabulated(parts: Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]]) -> Contingency:
+    """The same of labelled pixels that come in parts.
+
+    Args:
+        parts: Class in the truth and number in the map of some pixels, `(N,)` each.
+    """
     pairs: dict[int, int] = {}
-    for window in area.cut(WINDOW, WINDOW):
-        labels = truth.read(window)
-        labelled = labels > 0
-        if not labelled.any():
-            continue
-        classes = labels[labelled].astype(np.int64)
-        codes = classes * CODES + found.read(window)[labelled]
+    for classes, numbers in parts:
+        codes = classes.astype(np.int64) * CODES + numbers
         for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
             pairs[int(code)] = pairs.get(int(code), 0) + int(count)
     return _table(pairs)
+
+
+def _labelled_pixels(
+    found: Numbers, truth: Numbers, area: Window
+) -> Iterator[tuple[NDArray[np.integer], NDArray[np.integer]]]:
+    for window in area.cut(WINDOW, WINDOW):
+        labels = truth.read(window)
+        labelled = labels > 0
+        if labelled.any():
+            yield labels[labelled], found.read(window)[labelled]
 
 
 def _table(pairs: Mapping[int, int]) -> Contingency:

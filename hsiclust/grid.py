@@ -72,6 +72,13 @@ class Window:
             for left, right in _between_multiples(self.col, self.col_stop, cols):
                 yield Window(top, left, bottom - top, right - left)
 
+    def shared_with(self, other: Window) -> Window | None:
+        """The pixels of both; None where there are none."""
+        top, left = max(self.row, other.row), max(self.col, other.col)
+        rows = min(self.row_stop, other.row_stop) - top
+        cols = min(self.col_stop, other.col_stop) - left
+        return Window(top, left, rows, cols) if rows > 0 and cols > 0 else None
+
     def contains(self, other: Window) -> bool:
         """Whether every pixel of `other` lies in this window."""
         return (
@@ -256,6 +263,25 @@ class TileGrid:
 
     def __iter__(self) -> Iterator[Tile]:
         return (self[index] for index in range(len(self)))
+
+    def holding(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the tiles whose cores hold pixels of the area, `(N,)`."""
+        down = (rows - self.area.row) // self.tile_rows
+        across = (cols - self.area.col) // self.tile_cols
+        return down * self.across + across
+
+    def meeting(self, window: Window) -> Iterator[Tile]:
+        """Tiles whose cores hold pixels of a window."""
+        shared = self.area.shared_with(window)
+        if shared is None:
+            return
+        rows = np.arange(shared.row, shared.row_stop + self.tile_rows - 1, self.tile_rows)
+        cols = np.arange(shared.col, shared.col_stop + self.tile_cols - 1, self.tile_cols)
+        corners = np.meshgrid(
+            rows.clip(max=shared.row_stop - 1), cols.clip(max=shared.col_stop - 1), indexing="ij"
+        )
+        for index in np.unique(self.holding(*(corner.ravel() for corner in corners))):
+            yield self[int(index)]
 
     def _core(self, tile_row: int, tile_col: int) -> Window:
         row = self.area.row + tile_row * self.tile_rows

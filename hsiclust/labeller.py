@@ -90,11 +90,9 @@ class TorchLabeller:
         Args:
             components: The block with its halo.
         """
-        values = components.values[None].to(self.device, self.dtype)
         valid = components.trimmed(self.halo).valid.to(self.device)
         with torch.inference_mode():
-            # Every library's kernels are fastest with the channels of a pixel side by side.
-            scores = self.network(values.contiguous(memory_format=torch.channels_last)).float()
+            scores = self.scores(components)
             best = scores.max(dim=1).indices[0] + 1  # much faster than argmax
             classes = best.where(valid, 0).to(torch.uint8)
             if not self.confidence:
@@ -102,3 +100,11 @@ class TorchLabeller:
             sure = (self.method.confidence(scores)[0] * 100).round().clamp(0, 100)
             confidence = sure.where(valid, UNSURE).to(torch.uint8)
         return Labels(classes.cpu().numpy(), confidence.cpu().numpy())
+
+    def scores(self, components: Components) -> torch.Tensor:
+        """Class scores of a block, `(1, K, row, col)`, float32; its halo is gone."""
+        values = components.values[None].to(self.device, self.dtype)
+        with torch.inference_mode():
+            # Every library's kernels are fastest with the channels of a pixel side by side.
+            found: torch.Tensor = self.network(values.contiguous(memory_format=torch.channels_last))
+            return found.float()

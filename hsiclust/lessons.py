@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsiclust.crops import StoredTiles
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
+from hsiclust.labelled import Labelled
 from hsiclust.modelfile import FittedModel
 from hsiclust.recipe import area_of, mask_of
 from hsiclust.scene import Scene
-from hsiclust.staging import TileShape, plan_store, spread_tiles, stage_tiles
+from hsiclust.staging import TileShape, plan_store, stage_tiles
+from hsiclust.tilechoice import labelled_tiles, spread_tiles, tiles_to_score
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.trainoptions import TrainOptions
 from hsiclust.truth import open_truth
 
 log = logging.getLogger(__name__)
+
+# Most pixels of the tiles that hold labels, and of those that are scored: 256 tiles of each.
+_LABELLED_PIXELS = 2**22
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Tiles of a training.
+
+    Attributes:
+        learned: What is learned from.
+        scored: Tiles with labels that are held out.
+    """
+
+    learned: list[StoredTiles] = field(default_factory=list)
+    scored: list[StoredTiles] = field(default_factory=list)
 
 
 def staged_path(output: Path, number: int) -> Path:
@@ -27,8 +46,12 @@ def staged_path(output: Path, number: int) -> Path:
 
 
 def lesson_tiles(
-    sources: Sequence[str], model: FittedModel, output: Path, options: TrainOptions
-) -> list[StoredTiles]:
+    sources: Sequence[str],
+    model: FittedModel,
+    output: Path,
+    options: TrainOptions,
+    labelled: Labelled | None,
+) -> Lessons:
     """Tiles to learn from: of the stores as they are, of the scenes through staging.
 
     Args:
@@ -36,32 +59,70 @@ def lesson_tiles(
         model: Whose transform they need, and whose method says how much context.
         output: The model file to be; scenes are staged beside it.
         options: Budget, mask, bounds, seed.
+        labelled: Labels of the sources, if there are any.
 
     Raises:
         InputError: A source, the mask or the map to match cannot be used.
     """
     budget = options.most_pixels(model.method) // len(sources)
     context = model.method.crop_shape.context
-    tiles = []
+    lessons = Lessons()
     for number, source in enumerate(sources):
-        if is_tile_store(source):
+        scene = None if is_tile_store(source) else Scene.open(source, options.nodata)
+        if scene is None:
             store = TileStore.open(source)
             _check_store(store, model, context)
-            mask = mask_of(store.grid, options)
-            chosen = spread_tiles(store.tiles, store.written(), budget, mask, options.seed)
+            candidates: Sequence[int] = store.written()
         else:
-            scene = Scene.open(source, options.nodata)
-            area = area_of(scene.grid, options.bounds)
+            area, shape = area_of(scene.grid, options.bounds), TileShape(halo=context)
             path = staged_path(output, number)
-            store = plan_store(
-                scene, area, model.transform, model.sensor, path, TileShape(halo=context)
-            )
-            mask = mask_of(scene.grid, options)
-            chosen = spread_tiles(store.tiles, range(len(store.tiles)), budget, mask, options.seed)
+            store = plan_store(scene, area, model.transform, model.sensor, path, shape)
+            candidates = range(len(store.tiles))
             _check_match(options, scene.grid)
-            _stage_scene(scene, store, chosen, options.engine)
-        tiles.append(StoredTiles(store, chosen, mask))
-    return tiles
+        mask = mask_of(store.grid, options)
+        chosen = spread_tiles(store.tiles, candidates, budget, mask, options.seed)
+        learned, scored = StoredTiles(store, chosen, mask), None
+        if labelled is not None:
+            learned = _with_labels(learned, labelled, number, candidates)
+            scored = _to_score(store, labelled, number, candidates, options.seed)
+        if scene is not None:
+            needed = {*learned.indices, *(scored.indices if scored else ())}
+            _stage_scene(scene, store, sorted(needed), options.engine)
+        lessons.learned.append(learned)
+        if scored is not None:
+            lessons.scored.append(scored)
+    return lessons
+
+
+def _with_labels(
+    learned: StoredTiles, labelled: Labelled, site: int, candidates: Sequence[int]
+) -> StoredTiles:
+    """The same tiles and those that hold labels, with the labels."""
+    marks = labelled.split.training[site]
+    tiles = learned.store.tiles
+    holding = labelled_tiles(tiles, marks, _LABELLED_PIXELS)
+    indices = sorted({*learned.indices, *holding}.intersection(candidates))
+    left_out = len(marks) - sum(int((marks.read(tiles[index].core) > 0).sum()) for index in indices)
+    if left_out:
+        log.warning(
+            "%s: %d of %d labelled pixels lie in tiles beyond those that a training holds, and "
+            "are not learned from",
+            learned.store.scene,
+            left_out,
+            len(marks),
+        )
+    return StoredTiles(learned.store, indices, learned.mask, marks)
+
+
+def _to_score(
+    store: TileStore, labelled: Labelled, site: int, candidates: Sequence[int], seed: int
+) -> StoredTiles | None:
+    """Tiles with labels that are held out."""
+    if labelled.split.held_out is None:
+        return None
+    held_out = labelled.split.held_out[site]
+    found = tiles_to_score(store.tiles, held_out, _LABELLED_PIXELS, seed)
+    return StoredTiles(store, sorted({*found}.intersection(candidates)), None, held_out)
 
 
 def _check_match(options: TrainOptions, grid: PixelGrid) -> None:

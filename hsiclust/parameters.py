@@ -19,6 +19,17 @@ class MethodName(StrEnum):
 
     SSCC = "sscc"
     KMEANS = "kmeans"
+    CONTRASTDM = "contrastdm"
+    SVM = "svm"
+    FOREST = "forest"
+
+
+class SplitName(StrEnum):
+    """How labels are divided."""
+
+    SEPARATED = "separated"
+    RANDOM = "random"
+    NONE = "none"
 
 
 class RecipeName(StrEnum):

@@ -14,6 +14,7 @@ from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.base import Method
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
+from hsiclust.numbering import Numbering
 from hsiclust.palette import Classes
 from hsiclust.sample import Region, fit_to_scenes
 from hsiclust.scene import Scene
@@ -27,8 +28,15 @@ log = logging.getLogger(__name__)
 _CLASSES = 16
 
 
-def initial_model(sources: Sequence[str], options: TrainOptions) -> FittedModel:
+def initial_model(
+    sources: Sequence[str], options: TrainOptions, numbering: Numbering | None = None
+) -> FittedModel:
     """The model that a training starts from: a fresh one, or `options.init`.
+
+    Args:
+        sources: Scenes and tile stores.
+        options: What is asked for.
+        numbering: The classes of the labels, if there are any.
 
     Raises:
         InputError: A scene or store cannot be used.
@@ -40,14 +48,17 @@ def initial_model(sources: Sequence[str], options: TrainOptions) -> FittedModel:
         _check_init(model, options)
         return model
     transform, sensor, nodata = _transform(sources, options)
-    method = new_method(transform.components, options)
-    return FittedModel(method, transform, sensor, nodata, Classes.numbered(method.classes))
+    classes = Classes.numbered(options.classes or _CLASSES)
+    if numbering is not None:
+        classes = numbering.classes
+    method = new_method(transform.components, len(classes), options)
+    return FittedModel(method, transform, sensor, nodata, classes)
 
 
-def new_method(components: int, options: TrainOptions) -> Method:
+def new_method(components: int, classes: int, options: TrainOptions) -> Method:
     """An unfitted method; its weights are drawn from the seed."""
-    classes = options.classes or _CLASSES
-    if options.method == "kmeans":
+    chosen = options.chosen_method
+    if chosen == "kmeans":
         smoothing = {} if options.smoothing is None else {"smoothing": options.smoothing}
         return KMeans(components, classes, **smoothing)
     with torch.random.fork_rng(devices=[]):

@@ -161,6 +161,15 @@ def reliability(
     return summarise(counts[:, : _MOST + 1], without=int(counts[:, _UNSURE].sum()))
 
 
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Expected calibration error of pixels, at least one: confidences 0 to 1, and who is right."""
+    percents = np.rint(confidence * _MOST).astype(np.int64)
+    counts = np.stack(
+        [np.bincount(percents[right == verdict], minlength=_MOST + 1) for verdict in (False, True)]
+    )
+    return summarise(counts).ece or 0.0
+
+
 def summarise(counts: NDArray[np.int64], without: int = 0) -> Reliability:
     """The reliability of counted pixels.
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from hsiclust.bands import Bands
@@ -19,7 +18,6 @@ from hsiclust.location import Location
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tiles import TileStore
-from hsiclust.truth import Mask
 
 _OPENING = threading.Lock()
 
@@ -69,28 +67,6 @@ def plan_store(
     rows, cols = (even_tile_size(length, shape.side) for length in (area.rows, area.cols))
     tiles = TileGrid(window, area, rows, cols, shape.halo)
     return TileStore(path, scene.name, scene.grid, tiles, transform, sensor, source=scene.identity)
-
-
-def spread_tiles(
-    tiles: TileGrid, candidates: Sequence[int], pixels: int, mask: Mask | None, seed: int
-) -> list[int]:
-    """Tiles that hold about `pixels` pixels together, spread over the scene.
-
-    Args:
-        tiles: How the scene is cut.
-        candidates: Tiles to choose from.
-        pixels: How many pixels they may hold together; one tile at least is chosen.
-        mask: Tiles without a pixel in the mask are not chosen.
-        seed: Of the choice within each stretch of the scene.
-    """
-    if mask is not None:
-        candidates = [index for index in candidates if mask.read(tiles[index].core).any()]
-    count = max(1, pixels // (tiles.tile_rows * tiles.tile_cols))
-    if len(candidates) <= count:
-        return list(candidates)
-    edges = np.arange(count + 1) * len(candidates) // count
-    picked = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
-    return [candidates[position] for position in picked]
 
 
 def stage_tiles(

@@ -197,6 +197,23 @@ class TileStore:
             torch.from_numpy(valid[:rows, :cols]),
         )
 
+    def valid_pixels(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of a window of the grid are valid, `(row, col)`; none that is not written.
+
+        Raises:
+            InputError: A tile is damaged.
+        """
+        found = np.zeros((window.rows, window.cols), bool)
+        halo, written = self.tiles.halo, self._flags()
+        for tile in self.tiles.meeting(window):
+            if not written[tile.index]:
+                continue
+            shared = tile.core.shared_with(window) or tile.core
+            valid = self.read_chunk(tile.index)[1]
+            inner = valid[halo : halo + tile.core.rows, halo : halo + tile.core.cols]
+            found[shared.relative_to(window).slices] = inner[shared.relative_to(tile.core).slices]
+        return found
+
     def read_chunk(self, index: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
         """A whole chunk: components `(C, rows, cols)`, and valid pixels `(rows, cols)`.
 

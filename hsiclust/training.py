@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from hsiclust import __version__
@@ -23,14 +24,20 @@ from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import StoredTiles, TrainingPixels
 from hsiclust.devices import resolve_device
 from hsiclust.errors import HsiclustError, StoppedError
+from hsiclust.heldout import HeldOutScore, score_held_out
+from hsiclust.labelled import Labelled, divide_labels, number_labels
 from hsiclust.lessons import lesson_tiles, staged_path
+from hsiclust.marks import Marks
 from hsiclust.modelfile import FittedModel, file_digest, save_model
 from hsiclust.models.base import Method, Progress
+from hsiclust.models.classifier import Classifier
 from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
 from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
 from hsiclust.recipe import initial_model
+from hsiclust.splitfile import split_files, write_split
 from hsiclust.stages import Stage, Stopwatch
 from hsiclust.trainoptions import TrainOptions
+from hsiclust.truth import Truth
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class Step:
         loss: Objective.
         in_use: Clusters that hold at least 0.1 % of the batch's pixels.
         rate: Pixels learned from a second.
+        stage: Which part of the method's training it belongs to, where there are several.
     """
 
     step: int
@@ -57,6 +65,7 @@ class Step:
     loss: float
     in_use: int
     rate: float
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,8 @@ class Training:
     Attributes:
         model: The model file.
         method: Name of the method.
-        classes: Number of clusters.
+        supervised: Whether it learned from labels.
+        classes: Number of clusters, or of classes.
         in_use: Clusters that hold at least 0.1 % of the pixels learned from.
         pixels: Pixels learned from.
         steps: Steps taken.
@@ -93,10 +103,13 @@ class Training:
         seconds: Time of this run.
         choices: What the method chose without a truth, and the figures behind it.
         stages: Time and memory of each part of this run.
+        held_out: The score on labels that it did not learn from, if any are held out.
+        split: Files that say what was learned from and what was held out.
     """
 
     model: Path
     method: str
+    supervised: bool
     classes: int
     in_use: int
     pixels: int
@@ -105,11 +118,13 @@ class Training:
     seconds: float
     choices: Mapping[str, object]
     stages: Sequence[Stage]
+    held_out: HeldOutScore | None = None
+    split: Sequence[Path] = ()
 
     @property
     def collapsed(self) -> bool:
         """Whether fewer than half of the clusters are in use."""
-        return 2 * self.in_use < self.classes
+        return not self.supervised and 2 * self.in_use < self.classes
 
 
 def train(
@@ -131,8 +146,10 @@ def train(
         ModelError: `init` cannot be used, or not with these scenes.
         UsageError: The model exists, or an option is out of range.
     """
-    refuse_existing(output, options.overwrite)
-    refuse_inputs(output, *sources, options.mask, options.init, options.match_to)
+    for written in (output, *_split_files(output, len(sources), options)):
+        refuse_existing(written, options.overwrite)
+        given = (options.mask, options.init, options.match_to, options.labels)
+        refuse_inputs(written, *sources, *given)
     with locked(output):
         try:
             return _train(sources, output, options, progress)
@@ -151,12 +168,17 @@ def _train(
     start = perf_counter()
     watch = Stopwatch()
     device = resolve_device(options.device)
-    model = initial_model(sources, options)
+    numbering = number_labels(sources, options)
+    model = initial_model(sources, options, numbering)
     watch.lap("transform")
     method = model.method.to(device)
-    tiles = lesson_tiles(sources, model, output, options)
-    pixels = TrainingPixels.load(tiles, device)
-    run = _run(output, tiles, model, options, pixels.count)
+    labelled = None
+    if numbering is not None:
+        labelled = divide_labels(sources, numbering, model, options)
+        watch.lap("labels")
+    tiles = lesson_tiles(sources, model, output, options, labelled)
+    pixels = TrainingPixels.load(tiles.learned, device)
+    run = _run(output, tiles.learned, model, options, pixels.count)
     watch.lap("staging")
     first = _begin(method, pixels, run)
     watch.lap("teacher")
@@ -169,15 +191,24 @@ def _train(
             save_checkpoint(run.checkpoint, method, run.hash, last.step)
             raise
     watch.lap("steps")
-    counts = _finish(method, tiles, options)
+    counts = _finish(method, tiles.learned, options)
     watch.lap("order")
+    held_out = None
+    if labelled is not None and isinstance(method, Classifier):
+        held_out = score_held_out(method, tiles.scored, labelled.numbering, options.seed)
+        watch.lap("score")
     provenance = _provenance(sources, options, model, pixels.count, last, counts)
     provenance["choices"] = method.choices()
+    if labelled is not None:
+        provenance["labels"] = _of_labels(labelled, options)
+        provenance["held_out"] = None if held_out is None else held_out.summary()
+        write_split(labelled.split, labelled.sites, labelled.numbering, output)
     save_model(replace(model, provenance=provenance), output)
     _clean_up(output, len(sources))
     return Training(
         model=output,
         method=method.name,
+        supervised=method.supervised,
         classes=method.classes,
         in_use=int((counts >= _IN_USE * counts.sum()).sum()),
         pixels=pixels.count,
@@ -186,7 +217,16 @@ def _train(
         seconds=perf_counter() - start,
         choices=method.choices(),
         stages=watch.stages,
+        held_out=held_out,
+        split=_split_files(output, len(sources), options),
     )
+
+
+def _split_files(output: Path, sources: int, options: TrainOptions) -> Sequence[Path]:
+    """Where the division of the labels is written; nothing without labels."""
+    if options.labels is None:
+        return ()
+    return split_files(output, sources, held_out=options.split != "none")
 
 
 def _clean_up(output: Path, scenes: int) -> None:
@@ -213,6 +253,8 @@ def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
     else:
         log.info("going on with an earlier training at step %d of %d", first, run.steps)
     pixels.heed(method)
+    with torch.no_grad():
+        method.gather(pixels.tiles(method.crop_shape.context))
     return first
 
 
@@ -228,7 +270,8 @@ def _learn(method: Method, pixels: TrainingPixels, first: int, run: Run) -> Iter
         now = perf_counter()
         total = int(learned.counts.sum())
         used = int((learned.counts >= max(1.0, _IN_USE * total)).sum())
-        yield Step(step + 1, run.steps, learned.loss, used, total / max(now - reported, 1e-9))
+        rate = total / max(now - reported, 1e-9)
+        yield Step(step + 1, run.steps, learned.loss, used, rate, learned.stage)
         reported = now
         if now - saved > _CHECKPOINT_EVERY and step + 1 < run.steps:
             save_checkpoint(run.checkpoint, method, run.hash, step + 1)
@@ -239,6 +282,8 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
     """Put the clusters into their final order; returns how many pixels each holds."""
     method.eval()
     sample = label_sample(method, tiles)
+    if method.supervised:
+        return sample.counts  # the classes are the user's
     if options.match_to is not None:
         order = order_like_map(sample, options.match_to)
     elif options.init is not None:
@@ -278,8 +323,31 @@ def _run_hash(
     """What decides a training; a checkpoint of anything else is not gone on with."""
     facts: list[object] = [[source.store.content, list(source.indices)] for source in tiles]
     facts += [None if path is None else _digest(path) for path in (options.mask, options.init)]
+    facts += [_digest_of_labels(source.labels) for source in tiles]
     facts += [model.method.name, model.method.config(), model.method.classes, options.seed, steps]
     return hashlib.sha256(json.dumps([*facts, __version__]).encode()).hexdigest()
+
+
+def _digest_of_labels(labels: Truth | None) -> str | None:
+    if not isinstance(labels, Marks):
+        return None
+    columns = np.stack([labels.rows, labels.cols, labels.numbers.astype(np.int64)])
+    return hashlib.sha256(columns.tobytes()).hexdigest()
+
+
+def _of_labels(labelled: Labelled, options: TrainOptions) -> dict[str, object]:
+    """What a model keeps of the labels that it learned from."""
+    counts = labelled.split.counts
+    return {
+        "file": None if options.labels is None else options.labels.name,
+        "field": options.field,
+        "split": options.split or "separated",
+        "per_class": options.per_class,
+        "numbers": list(labelled.numbering.numbers),
+        "training": counts.training.tolist(),
+        "held_out": counts.held_out.tolist(),
+        "notes": list(labelled.split.notes),
+    }
 
 
 def _digest(path: Path) -> str:

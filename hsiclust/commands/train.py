@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,9 @@ from hsiclust.parameters import (
     BoundsText,
     Components,
     Device,
+    Field,
     Json,
+    Layer,
     MethodName,
     Nodata,
     Overwrite,
@@ -22,6 +25,7 @@ from hsiclust.parameters import (
     Scheduler,
     SchedulerFile,
     Seed,
+    SplitName,
     Transform,
     Verbose,
     Workers,
@@ -32,13 +36,19 @@ from hsiclust.parameters import (
 from hsiclust.process import keep_freed_memory
 from hsiclust.stopping import StopBetweenSteps
 
+if TYPE_CHECKING:
+    from hsiclust.api import Step, Training
+
 
 def train(
     scenes: Annotated[list[str], typer.Argument(help="Scenes or tile stores to learn from.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
         "model.safetensors"
     ),
-    method: Annotated[MethodName | None, typer.Option("--method", help="sscc by default.")] = None,
+    method: Annotated[
+        MethodName | None,
+        typer.Option("--method", help="sscc by default; with --labels, contrastdm."),
+    ] = None,
     classes: Annotated[
         int | None, typer.Option("--classes", "-k", help="Number of clusters; 16 by default.")
     ] = None,
@@ -60,6 +70,32 @@ def train(
     transform: Transform = None,
     components: Components = None,
     bidx: BandsText = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Labelled pixels: a raster or vectors.")
+    ] = None,
+    field: Field = None,
+    layer: Layer = None,
+    split: Annotated[
+        SplitName | None,
+        typer.Option(
+            "--split",
+            help="Labels held out for the score: on separated ground (the default), random ones "
+            "(optimistic), or none.",
+        ),
+    ] = None,
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", min=1, help="Labels a class to learn from.")
+    ] = None,
+    diffusion: Annotated[
+        bool, typer.Option("--diffusion/--no-diffusion", help="Of ContrastDM.")
+    ] = True,
+    pretraining: Annotated[
+        bool, typer.Option("--pretraining/--no-pretraining", help="Of ContrastDM.")
+    ] = True,
+    synthetic: Annotated[
+        int | None,
+        typer.Option("--synthetic", min=0, help="Of ContrastDM: synthetic features a class."),
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option("--mask", help="Raster or vectors: learn only where > 0 or inside."),
@@ -86,7 +122,7 @@ def train(
     """Fit a model to one or many scenes."""
     console.log_to_stderr(quiet, verbose)
     keep_freed_memory()
-    from hsiclust.api import Step, TrainOptions
+    from hsiclust.api import TrainOptions
     from hsiclust.api import train as run
 
     options = TrainOptions(
@@ -101,6 +137,14 @@ def train(
         kind=value_of(transform),
         components=components,
         bands=bidx,
+        labels=labels,
+        field=field,
+        layer=layer,
+        split=value_of(split),
+        per_class=per_class,
+        diffusion=None if diffusion else False,
+        pretraining=None if pretraining else False,
+        synthetic=synthetic,
         mask=mask,
         bounds=bounds_of(bounds),
         nodata=nodata,
@@ -116,12 +160,7 @@ def train(
     with console.progress("training", quiet) as show:
 
         def watch(step: Step) -> None:
-            show(
-                step.step,
-                step.steps,
-                f"loss {step.loss:.3f}, {step.in_use} clusters in use, "
-                f"{step.rate / 1e6:.3f} Mpixel/s",
-            )
+            show(step.step, step.steps, _progress(step))
             stop.check()  # between two steps, where a checkpoint can be written
 
         result = run(scenes, output, options, watch)
@@ -131,14 +170,34 @@ def train(
             "in use; try another --seed, more --steps or fewer --classes"
         )
     if not quiet:
-        console.say(
-            f"{result.steps} steps on {result.pixels} pixels in {result.seconds:.1f} s: "
-            f"{result.in_use} of {result.classes} clusters in use"
-        )
-        console.say(
-            "; ".join(
-                f"{stage.name} {stage.seconds:.1f} s, {stage.peak_bytes / 2**20:.0f} MiB"
-                for stage in result.stages
-            )
-        )
+        for line in _summary(result):
+            console.say(line)
     console.print_result(as_json, result.model, console.jsonable(result))
+
+
+def _progress(step: Step) -> str:
+    """A step in some words."""
+    what = f"{step.in_use} clusters in use" if not step.stage else step.stage
+    return f"loss {step.loss:.3f}, {what}, {step.rate / 1e6:.3f} Mpixel/s"
+
+
+def _summary(result: Training) -> Iterator[str]:
+    """What a training gave, a line at a time."""
+    kind = "classes" if result.supervised else "clusters"
+    yield (
+        f"{result.steps} steps on {result.pixels} pixels in {result.seconds:.1f} s: "
+        f"{result.in_use} of {result.classes} {kind} in use"
+    )
+    yield "; ".join(
+        f"{stage.name} {stage.seconds:.1f} s, {stage.peak_bytes / 2**20:.0f} MiB"
+        for stage in result.stages
+    )
+    if result.held_out is not None:
+        found, score = result.held_out.accuracy, result.held_out
+        yield (
+            f"on {found.pixels} held-out pixels: OA {found.accuracy:.4f}, "
+            f"AA {found.average_accuracy:.4f}, kappa {found.kappa:.4f}; calibration error "
+            f"{score.error_before:.3f} before and {score.error_after:.3f} after temperature "
+            f"{score.temperature:.2f}"
+        )
+        yield f"score its maps with: hsiclust evaluate MAP {result.split[-1]}"

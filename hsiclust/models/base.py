@@ -106,10 +106,12 @@ class Learned:
     Attributes:
         loss: The objective; lower is better.
         counts: `(K,)`, pixels of the batch that each class got.
+        stage: Which part of the training the step belongs to, where there are several.
     """
 
     loss: float
     counts: Tensor
+    stage: str = ""
 
 
 class Method(nn.Module, ABC):

@@ -1,0 +1,74 @@
+"""Which tiles a training looks at: a bounded number, whatever the size of the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hsiclust.grid import TileGrid
+from hsiclust.marks import Marks
+from hsiclust.truth import Mask, Truth
+
+
+def spread_tiles(
+    tiles: TileGrid, candidates: Sequence[int], pixels: int, mask: Mask | None, seed: int
+) -> list[int]:
+    """Tiles that hold about `pixels` pixels together, spread over the scene.
+
+    Args:
+        tiles: How the scene is cut.
+        candidates: Tiles to choose from.
+        pixels: How many pixels they may hold together; one tile at least is chosen.
+        mask: Tiles without a pixel in the mask are not chosen.
+        seed: Of the choice within each stretch of the scene.
+    """
+    if mask is not None:
+        candidates = [index for index in candidates if mask.read(tiles[index].core).any()]
+    count = max(1, pixels // (tiles.tile_rows * tiles.tile_cols))
+    if len(candidates) <= count:
+        return list(candidates)
+    edges = np.arange(count + 1) * len(candidates) // count
+    picked = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+    return [candidates[position] for position in picked]
+
+
+def labelled_tiles(tiles: TileGrid, marks: Marks, pixels: int) -> list[int]:
+    """Tiles that hold labelled pixels, in rising order.
+
+    Where not all can be taken, those that hold the largest parts of the classes: a label of a rare
+    class counts for more.
+
+    Args:
+        tiles: How the scene is cut.
+        marks: Labelled pixels.
+        pixels: How many pixels they may hold together; one tile at least is chosen.
+    """
+    if len(marks) == 0:
+        return []
+    holding = tiles.holding(marks.rows, marks.cols)
+    rarity = 1 / np.bincount(marks.numbers)[marks.numbers].astype(np.float64)
+    found, owner = np.unique(holding, return_inverse=True)
+    weights = np.bincount(owner, weights=rarity)
+    count = max(1, pixels // (tiles.tile_rows * tiles.tile_cols))
+    chosen = np.argsort(-weights, kind="stable")[:count]
+    return sorted(found[chosen].tolist())
+
+
+def tiles_to_score(tiles: TileGrid, held_out: Truth, pixels: int, seed: int) -> list[int]:
+    """Tiles that hold held-out pixels, in rising order; where not all can be taken, drawn ones.
+
+    Args:
+        tiles: How the scene is cut.
+        held_out: Labels that are held out.
+        pixels: How many pixels they may hold together; one tile at least is chosen.
+        seed: Of the drawing.
+    """
+    count = max(1, pixels // (tiles.tile_rows * tiles.tile_cols))
+    chosen: list[int] = []
+    for index in np.random.default_rng(seed).permutation(len(tiles)):
+        if held_out.read(tiles[int(index)].core).any():
+            chosen.append(int(index))
+        if len(chosen) == count:
+            break
+    return sorted(chosen)
