@@ -208,7 +208,8 @@ def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
         tiles = pixels.tiles(method.crop_shape.context)
         with torch.no_grad():
             method.study(tiles, run.warm, torch.Generator().manual_seed(run.seed))
-        save_checkpoint(run.checkpoint, method, run.hash, first)
+        if run.steps:
+            save_checkpoint(run.checkpoint, method, run.hash, first)
     else:
         log.info("going on with an earlier training at step %d of %d", first, run.steps)
     pixels.heed(method)
@@ -238,7 +239,9 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
     """Put the clusters into their final order; returns how many pixels each holds."""
     method.eval()
     sample = label_sample(method, tiles)
-    if options.match_to is not None:
+    if method.supervised:
+        order = list(range(method.classes))  # the numbers are the user's
+    elif options.match_to is not None:
         order = order_like_map(sample, options.match_to)
     elif options.init is not None:
         order = list(range(method.classes))  # an online training keeps every identity
@@ -250,6 +253,8 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
 
 def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
     usual = method.default_steps if options.init is None else method.online_steps
+    if usual == 0:
+        return 0  # fitted when it studies the tiles
     epochs = options.epochs
     if epochs is None and options.steps is None and options.init is None:
         epochs = method.default_epochs
