@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -18,12 +17,12 @@ from hsiclust.components import SceneComponents
 from hsiclust.errors import ModelError, UsageError
 from hsiclust.labeller import Labeller, TorchLabeller
 from hsiclust.modelfile import FittedModel, load_model
+from hsiclust.models.base import Precision
 from hsiclust.onnxfile import OnnxModel, is_onnx_file, load_onnx
 from hsiclust.palette import Classes
 from hsiclust.scene import Scene
 from hsiclust.tiles import TileStore
 
-Precision = Literal["float32", "bfloat16"]
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -95,12 +94,11 @@ class LabelModel(ABC):
 class TorchModel(LabelModel):
     """A model file, computed by torch."""
 
-    precisions = ("float32", "bfloat16")
-
     def __init__(self, fitted: FittedModel) -> None:
         method, transform = fitted.method, fitted.transform
         self.fitted = fitted
         self.method, self.classes = method.name, fitted.classes
+        self.precisions = method.precisions
         self.sensor, self.bands, self.nodata = fitted.sensor, transform.bands, fitted.nodata
         self.halo = method.halo
         self.needs = Needs(transform.components, method.floats_per_pixel, method.fixed_bytes)

@@ -23,6 +23,7 @@ from hsiclust.labeller import Labels
 from hsiclust.labels import UNSURE
 from hsiclust.modelfile import METADATA_KEY, FittedModel, load_model
 from hsiclust.models.encoder import OriginalEncoder, RowStrips
+from hsiclust.models.pointwise import PixelStrips
 from hsiclust.onnxfile import (
     INPUT,
     LARGEST_FILE,
@@ -159,7 +160,7 @@ def _without_strips(network: nn.Module) -> nn.Module:
             "the original encoder cuts a patch for every pixel, 0.7 MB each: it has no graph of "
             "free height and width; train with the dense encoder to export"
         )
-    if isinstance(network, RowStrips):
+    if isinstance(network, RowStrips | PixelStrips):
         return network.network
     for name, child in network.named_children():
         setattr(network, name, _without_strips(child))

@@ -27,11 +27,12 @@ from hsiclust.engine import Engine, opened, threads_here
 from hsiclust.grid import Tile, TileGrid, Window
 from hsiclust.labeller import Labeller
 from hsiclust.labelmap import write_confidence, write_map
-from hsiclust.labelmodel import Precision, open_model
+from hsiclust.labelmodel import open_model
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import METHODS, file_digest
+from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, remove
 from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
 from hsiclust.sources import open_source

@@ -21,11 +21,12 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.labelmap import rehearse_map
-from hsiclust.labelmodel import LabelModel, Precision, open_model
+from hsiclust.labelmodel import LabelModel, open_model
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
+from hsiclust.models.base import Precision
 from hsiclust.output import refuse_existing, refuse_inputs
 from hsiclust.plan import Limits, Load, RunPlan, plan_run
 from hsiclust.readplan import ReadPlan

@@ -14,6 +14,7 @@ from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.base import Method
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
+from hsiclust.models.svm import Svm
 from hsiclust.numbering import Numbering
 from hsiclust.palette import Classes
 from hsiclust.sample import Region, fit_to_scenes
@@ -61,6 +62,8 @@ def new_method(components: int, classes: int, options: TrainOptions) -> Method:
     if chosen == "kmeans":
         smoothing = {} if options.smoothing is None else {"smoothing": options.smoothing}
         return KMeans(components, classes, **smoothing)
+    if chosen == "svm":
+        return Svm(components, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         return Sscc(components, classes, options.settings)

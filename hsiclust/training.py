@@ -249,7 +249,8 @@ def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
         tiles = pixels.tiles(method.crop_shape.context)
         with torch.no_grad():
             method.study(tiles, run.warm, torch.Generator().manual_seed(run.seed))
-        save_checkpoint(run.checkpoint, method, run.hash, first)
+        if run.steps:
+            save_checkpoint(run.checkpoint, method, run.hash, first)
     else:
         log.info("going on with an earlier training at step %d of %d", first, run.steps)
     pixels.heed(method)
@@ -296,6 +297,8 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
 
 def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
     usual = method.default_steps if options.init is None else method.online_steps
+    if usual == 0:
+        return 0  # fitted when it studies the tiles
     epochs = options.epochs
     if epochs is None and options.steps is None and options.init is None:
         epochs = method.default_epochs

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+Precision = Literal["float32", "bfloat16"]
 LARGEST_CLASSES = 255  # labels are bytes, and 0 is "unclassified"
 
 
@@ -120,12 +121,14 @@ class Method(nn.Module, ABC):
     Attributes:
         name: How the command line and the model file call it.
         supervised: Whether it learns from labels.
+        precisions: What its network can compute in, the first by default.
         classes: Number of classes K.
         components: Number of components C of its input.
     """
 
     name: ClassVar[str]
     supervised: ClassVar[bool] = False
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
 
     def __init__(self, components: int, classes: int) -> None:
         super().__init__()
@@ -169,6 +172,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def floats_per_pixel(self) -> int:
         """Float32 values a pixel that `forward` holds at once: for the memory plan."""
+
+    @property
+    def graph_floats_per_pixel(self) -> int:
+        """The same for an exported graph, which computes a tile in one go."""
+        return self.floats_per_pixel
 
     @property
     def fixed_bytes(self) -> int:

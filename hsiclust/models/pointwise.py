@@ -1,0 +1,52 @@
+"""Networks that see one pixel at a time, run over strips of pixels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+# Values beyond this many deviations are all alike: their squares stay finite.
+_FARTHEST = 1e4
+# Values that exist at once while pixels are scored: 2 MB stay in the cache of one core.
+_STRIP_VALUES = 2**19
+
+
+class PixelNetwork(nn.Module, ABC):
+    """Maps the features of each pixel to scores of the classes."""
+
+    @property
+    @abstractmethod
+    def floats_per_pixel(self) -> int:
+        """Float32 values that `forward` holds at once for a pixel, beside its features."""
+
+    @abstractmethod
+    def decide(self, features: Tensor) -> Tensor:
+        """Scores of M pixels: `(F, M)`, none of them far off, to `(K, M)`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, F, H, W)` to `(N, K, H, W)`."""
+        near = features.flatten(2).clamp(-_FARTHEST, _FARTHEST)
+        scores = torch.stack([self.decide(pixels) for pixels in near])
+        return scores.unflatten(2, features.shape[2:])
+
+
+class PixelStrips(nn.Module):
+    """Such a network in strips: the same values, but what it holds never exists for a whole tile.
+
+    Strips end within rows: what one holds is bounded however wide the tile is.
+    """
+
+    fixed_bytes = 4 * _STRIP_VALUES
+
+    def __init__(self, network: PixelNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(N, F, H, W)` to `(N, K, H, W)`."""
+        pixels = max(1, _STRIP_VALUES // (self.network.floats_per_pixel * len(values)))
+        strips = values.flatten(2).unsqueeze(2).split(pixels, dim=3)
+        scores = torch.cat([self.network(strip) for strip in strips], dim=3)
+        return scores.squeeze(2).unflatten(2, values.shape[2:])
