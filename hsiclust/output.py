@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,10 +23,21 @@ def written_beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.partial")
     remove(beside)
     try:
+        mode = _usual_mode(beside)
         yield beside
+        if beside.is_file():
+            beside.chmod(mode)
         beside.replace(path)
     finally:
         remove(beside)
+
+
+def _usual_mode(path: Path) -> int:
+    """Who may read a new file here; some libraries make files that no one else may."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
