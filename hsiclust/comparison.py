@@ -60,9 +60,12 @@ class Comparison:
 
     def areas(self, accuracy: Accuracy) -> Areas | None:
         """Estimates for the whole map."""
-        names = [each.name for each in accuracy.classes]
+        classes = accuracy.classes
+        names = [each.name for each in classes]
         sample = np.array(accuracy.confusion)[:, :-1].T
-        mapped = np.array([self.mapped.get(each.mapped or 0, 0) for each in accuracy.classes])
+        mapped = np.array(
+            [0 if each.mapped is None else self.mapped.get(each.mapped, 0) for each in classes]
+        )
         return estimate_areas(names, sample, mapped, pixel_hectares(self.grid))
 
 

@@ -331,6 +331,8 @@ def test_a_class_that_the_map_does_not_know_is_wrong(tmp_path, swapped):
     assert evaluation.accuracy.accuracy == pytest.approx(1 - lost / np.count_nonzero(truth))
     assert evaluation.accuracy.classes[3].mapped is None
     assert evaluation.accuracy.unclassified == lost
+    assert (evaluation.areas.covered, evaluation.areas.left_out) == (1, ())
+    assert [c.name for c in evaluation.areas.classes] == ["corn", "oats", "hay"]
 
 
 @pytest.mark.parametrize(
