@@ -29,6 +29,7 @@ from hsiclust.labeller import Labeller
 from hsiclust.labelmap import write_confidence, write_map
 from hsiclust.labelmodel import open_model
 from hsiclust.labels import LabelStore
+from hsiclust.legend import LABELS_TAG
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import METHODS, file_digest
@@ -293,7 +294,7 @@ def write_maps(plan: PredictPlan, store: LabelStore, options: PredictOptions) ->
         "TIFFTAG_SOFTWARE": f"hsiclust {__version__}",
         "HSICLUST_VERSION": __version__,
         "HSICLUST_METHOD": plan.model.method,
-        "HSICLUST_LABELS": "classes" if METHODS[plan.model.method].supervised else "clusters",
+        LABELS_TAG: "classes" if METHODS[plan.model.method].supervised else "clusters",
         "HSICLUST_CLASSES": str(len(plan.model.classes)),
         "HSICLUST_MODEL_SHA256": file_digest(Path(plan.job.model)),
         "HSICLUST_SCENE": Path(plan.job.source).name,

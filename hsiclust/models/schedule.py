@@ -1,4 +1,4 @@
-"""The schedule of SSCC: how fast it learns at each step, and how long it goes on."""
+"""Schedules: how fast a method learns at each step, and how long it goes on."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ def learning_rate(settings: SsccConfig, progress: Progress) -> float:
         return _ONLINE * largest
     if settings.optimiser == "adam":
         return float(largest * 0.1 ** (progress.epoch // _DROP_EPOCHS))
-    done = progress.step / max(progress.steps - 1, 1)
+    return largest * one_cycle(progress.step, progress.steps)
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Part of the largest learning rate at a step, from 0, of so many."""
+    done = step / max(steps - 1, 1)
     if done < _WARM_UP:
         part = 0.5 - 0.5 * math.cos(math.pi * done / _WARM_UP)
-        return largest * (_START + (1 - _START) * part)
-    return largest * (0.5 + 0.5 * math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
+        return _START + (1 - _START) * part
+    return 0.5 + 0.5 * math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))
 
 
 def online_steps(settings: SsccConfig) -> int:
