@@ -23,14 +23,18 @@ from safetensors.torch import save_file
 from hsiclust.bands import Bands
 from hsiclust.errors import ModelError, UsageError
 from hsiclust.models.base import LARGEST_CLASSES, Method
+from hsiclust.models.contrastdm import ContrastDm
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
+from hsiclust.models.svm import Svm
 from hsiclust.output import written_beside
 from hsiclust.palette import Classes
 from hsiclust.spectra import SpectralTransform
 
 SCHEMA = 1
-METHODS: Mapping[str, type[Method]] = {method.name: method for method in (KMeans, Sscc)}
+METHODS: Mapping[str, type[Method]] = {
+    method.name: method for method in (KMeans, Sscc, ContrastDm, Svm)
+}
 _TRANSFORM_TENSORS = ("mean", "scale", "matrix", "eigenvalues", "weights")
 METADATA_KEY = "hsiclust"
 _LARGEST_METADATA = 4 * 2**20

@@ -12,6 +12,7 @@ from hsiclust.errors import NoOverlapError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.base import Method
+from hsiclust.models.contrastdm import ContrastDm
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
 from hsiclust.models.svm import Svm
@@ -66,6 +67,8 @@ def new_method(components: int, classes: int, options: TrainOptions) -> Method:
         return Svm(components, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
+        if chosen == "contrastdm":
+            return ContrastDm(components, classes, options.contrastdm_settings)
         return Sscc(components, classes, options.settings)
 
 

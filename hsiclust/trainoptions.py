@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import UsageError
 from hsiclust.models.base import LARGEST_CLASSES, Method
+from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.kmeans import LARGEST_SMOOTHING
 from hsiclust.models.settings import SsccConfig
 from hsiclust.sample import TransformOptions
@@ -35,6 +36,7 @@ _OF_METHODS: Mapping[str, tuple[str, ...]] = {
     "diffusion": ("contrastdm",),
     "pretraining": ("contrastdm",),
     "synthetic": ("contrastdm",),
+    "contrastdm": ("contrastdm",),
 }
 # Components that each method learns from, unless the user asks for another number.
 _COMPONENTS = {"kmeans": 20, "default": 30, "contrast": 12, "paper": 8, "supervised": 24}
@@ -60,6 +62,7 @@ class TrainOptions:
         diffusion: Of ContrastDM: whether its diffusion model takes part; it does when None.
         pretraining: Of ContrastDM: whether it pre-trains on unlabelled pixels; it does when None.
         synthetic: Of ContrastDM: synthetic features a class; its own number when None.
+        contrastdm: Of ContrastDM: all its settings, which those above then change.
         recipe: Of SSCC: "default" (when None), or "paper": objective, encoder and schedule as
             published, patch by patch.
         teacher: Of SSCC: whether a consensus teacher takes part; it does when None.
@@ -101,6 +104,7 @@ class TrainOptions:
     diffusion: bool | None = None
     pretraining: bool | None = None
     synthetic: int | None = None
+    contrastdm: ContrastDmConfig | None = None
     mask: Path | None = None
     bounds: Bounds | None = None
     nodata: float | None = None
@@ -198,6 +202,14 @@ class TrainOptions:
         if self.contrast is False:
             return SsccConfig(instance_weight=0.0, cluster_weight=0.0)
         return SsccConfig()
+
+    @property
+    def contrastdm_settings(self) -> ContrastDmConfig:
+        """ContrastDM as it was asked for."""
+        settings = self.contrastdm or ContrastDmConfig()
+        if self.pretraining is False:
+            settings = replace(settings, pretraining_steps=0)
+        return settings
 
     def most_pixels(self, method: Method) -> int:
         """Most pixels that a method is to learn from."""

@@ -6,13 +6,15 @@ layers.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from hsiclust.models.encoder import NormConv
+from hsiclust.models.encoder import NormConv, RowStrips, fold_norms
+from hsiclust.models.scalespace import ScaleSpace
 
 
 def as_image(pixels: Tensor) -> Tensor:
@@ -80,3 +82,55 @@ class Committee(nn.Module):
             logits = net(features).masked_fill(absent, -1e4)
             total = total.to(logits) + logits.log_softmax(dim=1)
         return total / len(self.nets)
+
+
+class DenseCommittee(nn.Module):
+    """A committee as it labels tiles: the same scores, in fewer operations.
+
+    Norms and the standardisation of the features are parts of the first convolutions, and hidden
+    layers exist for some rows at a time.
+    """
+
+    def __init__(self, space: ScaleSpace, committee: Committee, present: Tensor) -> None:
+        super().__init__()
+        self.space = copy.deepcopy(space)
+        folded = copy.deepcopy(committee).eval()
+        fold_norms(folded)
+        for net in folded.nets:
+            if isinstance(net, FeatureNet):
+                del net.projector
+                _standardising(net.encoder[0], space)
+        widest = max(
+            module.out_channels for module in folded.modules() if isinstance(module, nn.Conv2d)
+        )
+        self.strips = RowStrips(_OfPresent(folded, present.clone()), widest)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`(N, C, H, W)` to `(N, K, H - 2 halo, W - 2 halo)`."""
+        scores: Tensor = self.strips(self.space.raw(values))
+        return scores
+
+
+class _OfPresent(nn.Module):
+    """A committee that is told which classes are present."""
+
+    present: Tensor
+
+    def __init__(self, committee: Committee, present: Tensor) -> None:
+        super().__init__()
+        self.committee = committee
+        self.register_buffer("present", present)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, F, H, W)` to `(N, K, H, W)`."""
+        scores: Tensor = self.committee(features, self.present)
+        return scores
+
+
+def _standardising(first: nn.Module, space: ScaleSpace) -> None:
+    """Let a convolution take features as they are: `W (x - m) / s + b = V x + b - V m`, `V = W / s`."""
+    if not isinstance(first, nn.Conv2d) or first.bias is None:
+        raise TypeError(f"{first} is no convolution with a bias")
+    with torch.no_grad():
+        first.weight /= space.scale[:, None, None]
+        first.bias -= first.weight[:, :, 0, 0] @ space.mean
