@@ -24,6 +24,7 @@ from hsiclust.bands import Bands
 from hsiclust.errors import ModelError, UsageError
 from hsiclust.models.base import LARGEST_CLASSES, Method
 from hsiclust.models.contrastdm import ContrastDm
+from hsiclust.models.forest import Forest
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
 from hsiclust.models.svm import Svm
@@ -33,7 +34,7 @@ from hsiclust.spectra import SpectralTransform
 
 SCHEMA = 1
 METHODS: Mapping[str, type[Method]] = {
-    method.name: method for method in (KMeans, Sscc, ContrastDm, Svm)
+    method.name: method for method in (KMeans, Sscc, ContrastDm, Svm, Forest)
 }
 _TRANSFORM_TENSORS = ("mean", "scale", "matrix", "eigenvalues", "weights")
 METADATA_KEY = "hsiclust"

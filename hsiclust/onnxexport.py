@@ -160,6 +160,11 @@ def _without_strips(network: nn.Module) -> nn.Module:
             "the original encoder cuts a patch for every pixel, 0.7 MB each: it has no graph of "
             "free height and width; train with the dense encoder to export"
         )
+    if isinstance(network, PixelStrips) and not network.network.exports:
+        raise ModelError(
+            "a forest walks from node to node: to export it is not possible; predict with the "
+            "model file"
+        )
     if isinstance(network, RowStrips | PixelStrips):
         return network.network
     for name, child in network.named_children():

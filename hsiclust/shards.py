@@ -18,9 +18,9 @@ from typing import cast
 from hsiclust.clock import Clock
 from hsiclust.engine import Engine
 from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, UsageError
-from hsiclust.labelmodel import Precision
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
+from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, locked, remove
 from hsiclust.prediction import Prediction, Progress, label_strips, new_store, write_maps
 from hsiclust.prediction_plan import PredictOptions, PredictPlan

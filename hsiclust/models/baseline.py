@@ -43,16 +43,14 @@ def deviations_of(config: Mapping[str, Any]) -> tuple[float, ...]:
     return found
 
 
-def count_of(config: Mapping[str, Any], name: str, most: int) -> int:
-    """A count that a model's settings name, checked before memory is taken for it.
+def check_count(found: object, name: str, most: int) -> None:
+    """Check a count that a model's settings name, before memory is taken for it.
 
     Raises:
         ModelError: It is none, or larger than `most`.
     """
-    found = config[name]
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= most:
         raise ModelError(f"{name} is {found!r}, not a count within 0..{most}")
-    return found
 
 
 class Baseline(Classifier):

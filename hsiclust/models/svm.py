@@ -26,7 +26,7 @@ from hsiclust.errors import ModelError
 from hsiclust.models.baseline import (
     DEVIATIONS,
     Baseline,
-    count_of,
+    check_count,
     deviations_of,
     evenly_chosen,
 )
@@ -141,10 +141,11 @@ class Svm(Baseline):
     @classmethod
     def from_config(cls, components: int, classes: int, config: Mapping[str, Any]) -> Self:
         """Build from `{"deviations": [pixels], "support": [vectors of each class]}`."""
-        numbers = dict(enumerate(config["support"]))
-        if len(numbers) != classes:
-            raise ModelError(f"support vectors of {len(numbers)} classes, not of {classes}")
-        support = [count_of(numbers, number, _MOST_LABELS) for number in numbers]
+        support = list(config["support"])
+        if len(support) != classes:
+            raise ModelError(f"support vectors of {len(support)} classes, not of {classes}")
+        for count in support:
+            check_count(count, "support", _MOST_LABELS)
         if sum(support) > _MOST_LABELS:
             raise ModelError(f"{sum(support)} support vectors: {_MOST_LABELS} at most")
         return cls(components, classes, deviations_of(config), support)
@@ -198,10 +199,8 @@ def chosen_kernel(samples: Samples) -> Kernel:
     values, classes = values[folded], classes[folded]
     if len(np.unique(classes)) < 2:
         return Kernel(_USUAL_COST, scale, None)
-    parts = StratifiedKFold(
-        int(min(_FOLDS, counts[counts > 1].min())), shuffle=True, random_state=0
-    )
-    folds = list(parts.split(values, classes))
+    parts = int(min(_FOLDS, counts[counts > 1].min()))
+    folds = list(StratifiedKFold(parts, shuffle=True, random_state=0).split(values, classes))
     tried = [
         Kernel(cost, width * scale, _left_out(values, classes, folds, (cost, width * scale)))
         for cost, width in product(_COSTS, _WIDTHS)
