@@ -13,6 +13,7 @@ from hsiclust.grid import PixelGrid, Window
 from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.base import Method
 from hsiclust.models.contrastdm import ContrastDm
+from hsiclust.models.forest import Forest
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
 from hsiclust.models.svm import Svm
@@ -65,6 +66,8 @@ def new_method(components: int, classes: int, options: TrainOptions) -> Method:
         return KMeans(components, classes, **smoothing)
     if chosen == "svm":
         return Svm(components, classes)
+    if chosen == "forest":
+        return Forest(components, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         if chosen == "contrastdm":

@@ -67,7 +67,7 @@ class Trees(PixelNetwork):
     distribution: Tensor
 
     def __init__(self, trees: int, nodes: int, leaves: int, classes: int) -> None:
-        super().__init__()
+        super().__init__(classes)
         for name, count in (("roots", trees), ("depths", trees)):
             self.register_buffer(name, torch.zeros(count, dtype=torch.int32))
         for name in ("feature", "child", "leaf"):
@@ -143,7 +143,7 @@ class Forest(Baseline):
         }
         for name, most in bounds.items():
             check_count(config[name], name, most)
-        trees = Trees(*(config[name] for name in bounds), classes)
+        trees = Trees(config["trees"], config["nodes"], config["leaves"], classes)
         return cls(components, classes, deviations_of(config), trees)
 
     def config(self) -> dict[str, Any]:

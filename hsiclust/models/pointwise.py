@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,11 +18,18 @@ _STRIP_VALUES = 2**20
 class PixelNetwork(nn.Module, ABC):
     """Maps the features of each pixel to scores of the classes.
 
+    Args:
+        classes: Number of classes K.
+
     Attributes:
         exports: Whether it can become a part of an ONNX graph.
     """
 
     exports: ClassVar[bool] = True
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
 
     @property
     @abstractmethod
@@ -53,7 +61,11 @@ class PixelStrips(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """`(N, F, H, W)` to `(N, K, H, W)`."""
-        pixels = max(1, _STRIP_VALUES // (self.network.floats_per_pixel * len(values)))
-        strips = values.flatten(2).unsqueeze(2).split(pixels, dim=3)
-        scores = torch.cat([self.network(strip) for strip in strips], dim=3)
-        return scores.reshape(*scores.shape[:2], *values.shape[2:])
+        count, _, rows, cols = values.shape
+        pixels = max(1, _STRIP_VALUES // (self.network.floats_per_pixel * count))
+        scores = values.new_empty(count, self.network.classes, 1, rows * cols)
+        flat = values.flatten(2).unsqueeze(2)
+        for start in range(0, rows * cols, pixels):
+            strip = np.s_[..., start : start + pixels]
+            scores[strip] = self.network(flat[strip])
+        return scores.view(count, -1, rows, cols)

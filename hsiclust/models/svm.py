@@ -33,7 +33,7 @@ from hsiclust.models.baseline import (
 from hsiclust.models.classifier import Samples
 from hsiclust.models.pointwise import PixelNetwork, PixelStrips
 
-_MOST_LABELS = 20_000
+_MOST_LABELS = 10_000  # a pixel is compared with half of them or so
 # Pixels that C and gamma are chosen with: the cost of it is quadratic.
 _MOST_FOLDED = 2000
 _FOLDS = 5
@@ -79,9 +79,9 @@ class KernelMachine(PixelNetwork):
     gamma: Tensor
 
     def __init__(self, features: int, support: Sequence[int]) -> None:
-        super().__init__()
-        self.support = tuple(support)
         count, classes = sum(support), len(support)
+        super().__init__(classes)
+        self.support = tuple(support)
         self.register_buffer("vectors", torch.zeros(count, features))
         self.register_buffer("weights", torch.zeros(count, classes))
         self.register_buffer("bias", torch.zeros(classes, classes))
