@@ -20,7 +20,6 @@ from hsiclust.models import pointwise
 from hsiclust.models.base import Batch, Lesson, Progress
 from hsiclust.models.baseline import Baseline, evenly_chosen
 from hsiclust.models.classifier import Samples, labelled_samples
-from hsiclust.models.forest import Forest
 from hsiclust.models.svm import Svm
 from hsiclust.onnxexport import export
 from hsiclust.palette import Classes
@@ -313,7 +312,7 @@ VALUES_OF_FOREST = [
 def test_values_that_cannot_be(fitted: Baseline, saved: Path, tmp_path: Path) -> None:
     for name, place, value in VALUES_OF_SVM if fitted.name == "svm" else VALUES_OF_FOREST:
         path = edited(saved, tmp_path / "bad.safetensors", _value(name, place, value))
-        with pytest.raises(ModelError, match="damaged: (the|no|a) "):
+        with pytest.raises(ModelError, match=r"damaged: (the|no|a) "):
             load_model(path)
 
 
