@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,23 @@ def test_labels_of_the_gpu_are_those_of_the_cpu(method: str, tmp_path: Path) -> 
         predict(str(demo_scene()), model, output, replace(PredictOptions(), device=device))
         with open_raster(str(output)) as dataset:
             labels.append(dataset.read(1))
+    assert (labels[0] == labels[1]).mean() > 0.999
+
+
+@pytest.mark.parametrize("method", ["svm", "forest"])
+def test_baselines_of_the_gpu_are_those_of_the_cpu(
+    method: str, fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.safetensors"
+    options = TrainOptions(method=method, labels=fields[1], split="none", device="cuda")
+    train([str(fields[0])], model, options)
+    labels = []
+    for device in ("cpu", "cuda"):
+        output = tmp_path / f"{device}.tif"
+        predict(str(fields[0]), model, output, replace(PredictOptions(), device=device))
+        with open_raster(str(output)) as dataset:
+            labels.append(dataset.read(1))
+    assert len(np.unique(labels[0])) == 4
     assert (labels[0] == labels[1]).mean() > 0.999
 
 
