@@ -255,7 +255,8 @@ def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
         log.info("going on with an earlier training at step %d of %d", first, run.steps)
     pixels.heed(method)
     with torch.no_grad():
-        method.gather(pixels.tiles(method.crop_shape.context))
+        gathering = torch.Generator().manual_seed(run.seed)
+        method.gather(pixels.tiles(method.crop_shape.context), gathering)
     return first
 
 

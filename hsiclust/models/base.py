@@ -220,11 +220,12 @@ class Method(nn.Module, ABC):
             InputError: Too few pixels to learn from.
         """
 
-    def gather(self, tiles: Sequence[Batch]) -> None:
+    def gather(self, tiles: Sequence[Batch], generator: torch.Generator) -> None:
         """Keep of the tiles what the steps need; called at every start, after `study` or resume.
 
         Args:
-            tiles: As for `study`, but with the labels that they carry.
+            tiles: As for `study`.
+            generator: Random numbers, the same at every start.
         """
 
     def teach(self, values: Tensor) -> Lesson | None:  # noqa: ARG002

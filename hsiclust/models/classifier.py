@@ -99,6 +99,16 @@ def labelled_samples(space: ScaleSpace, tiles: Sequence[Batch]) -> Samples:
     return Samples(torch.cat(features), torch.cat(classes))
 
 
+def labelled_counts(tiles: Sequence[Batch], classes: int) -> Tensor:
+    """Labelled pixels of each class, `(K,)`."""
+    counts = torch.zeros(classes, dtype=torch.int64)
+    for tile in tiles:
+        if tile.lesson is not None:
+            chosen = tile.fit & (tile.lesson.trust > 0)
+            counts += torch.bincount(tile.lesson.classes[chosen].cpu(), minlength=classes)
+    return counts
+
+
 def standardise(space: ScaleSpace, tiles: Sequence[Batch]) -> None:
     """Set mean and deviation of the features to those of all pixels that may be learned from."""
     count = 0
@@ -112,3 +122,23 @@ def standardise(space: ScaleSpace, tiles: Sequence[Batch]) -> None:
     variance = squares / max(count, 1) - mean.square()
     space.mean.copy_(mean)
     space.scale.copy_(variance.clamp_min(1e-12).sqrt())
+
+
+def evenly_drawn(classes: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Numbers of so many labels at most, as evenly from the classes as these have them, rising.
+
+    Args:
+        classes: `(L,)`, class of each label, from 0.
+        most: How many.
+        generator: Random numbers.
+    """
+    if len(classes) <= most:
+        return torch.arange(len(classes), device=classes.device)
+    known = classes.cpu()
+    order = torch.randperm(len(known), generator=generator)
+    # The n-th pixel of each class comes before the n + 1-th of any.
+    grouped = order[known[order].argsort(stable=True)]
+    counts = torch.bincount(known)
+    first = counts.cumsum(0) - counts
+    place = torch.arange(len(known)) - first[known[grouped]]
+    return grouped[place.argsort(stable=True)[:most]].sort().values.to(classes.device)

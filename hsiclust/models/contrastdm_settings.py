@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hsiclust.errors import ModelError
 
-_MOST_NETS, _WIDEST, _MOST_STEPS = 16, 4096, 10**7
+_MOST, _WIDEST, _MOST_STEPS = 16, 4096, 10**7
 
 
 @dataclass(frozen=True)
@@ -14,52 +15,68 @@ class ContrastDmConfig:
     """Settings of ContrastDM.
 
     Attributes:
-        deviations: Of the Gaussians of the scale space, in pixels.
-        widths: Channels of the encoder's layers; the last is the size of the code.
-        projected: Channels of the projector's hidden layer.
-        nets: Networks that are averaged.
-        pretraining_steps: Of contrastive pre-training, each network; 0 for none.
-        batch: Pairs of pixels in a batch of it.
+        deviations: Of the Gaussians of the scale space, in pixels; 0 is the pixel itself.
+        widths: Channels of an encoder's layers; the last is the size of a code.
+        coders: Encoders that are pre-trained by contrast.
+        nets: Networks that learn what the jury says, and are averaged.
+        projected: Channels of a projector's hidden layer, which pre-training alone uses.
+        pretraining_steps: Of each coder.
+        pretraining_batch: Pairs of pixels in a batch.
         reach: Pixels that the two of a pair lie apart at most, down and across.
         off_diagonal: Of the Barlow Twins term.
-        pretraining_rate: Largest learning rate.
-        finetuning_steps: On labels, each network.
-        labelled_batch: Labelled pixels in a batch, of all classes alike.
-        unlabelled_batch: Other pixels in a batch.
-        certainty: Probability from which the label that a network gives to a pixel is learned.
-        alone: Part of the fine-tuning that sees labelled pixels only.
-        encoder_rate: Learning rate of the pre-trained encoder.
-        head_rate: Learning rate of the head.
-        noise: Largest deviation of the noise in a changed view.
-        dropout: Largest part of the features that a changed view hides.
+        rate: Largest learning rate of encoders.
+        diffusion_steps: Of the diffusion model of codes; 0 for none.
+        synthetic: Codes that it draws of each class, for the classifier on codes.
+        refined: Whether codes that it refines are a juror of their own.
+        synthesis: What draws synthetic codes: "diffusion", or "gaussians" to compare with.
+        steps: Of each network.
+        batch: Pixels in a batch.
+        labelled_batch: Labelled pixels beside them, of all classes alike.
+        labelled_weight: What these count.
+        head_rate: Largest learning rate of heads.
+        decay: Weight decay of the networks.
+        sharpness: Power that the jury's chances are raised to.
+        noise: Largest deviation of the noise in a changed pixel.
+        dropout: Largest part of its features that are hidden.
+        pretrained: Whether the coders come from an earlier training.
+        labelled: Whether there are classes to learn; without, coders are pre-trained and no more.
     """
 
-    deviations: tuple[float, ...] = (1.0, 2.0, 4.0)
+    deviations: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
     widths: tuple[int, ...] = (256, 256, 64)
-    projected: int = 128
+    coders: int = 3
     nets: int = 3
+    projected: int = 128
     pretraining_steps: int = 1000
-    batch: int = 1024
+    pretraining_batch: int = 1024
     reach: int = 4
     off_diagonal: float = 0.01
-    pretraining_rate: float = 2e-3
-    finetuning_steps: int = 300
-    labelled_batch: int = 256
-    unlabelled_batch: int = 512
-    certainty: float = 0.95
-    alone: float = 0.3
-    encoder_rate: float = 3e-4
+    rate: float = 2e-3
+    diffusion_steps: int = 0
+    synthetic: int = 0
+    refined: bool = False
+    synthesis: Literal["diffusion", "gaussians"] = "diffusion"
+    steps: int = 600
+    batch: int = 1024
+    labelled_batch: int = 128
+    labelled_weight: float = 0.3
     head_rate: float = 5e-3
+    decay: float = 0.01
+    sharpness: float = 2.0
     noise: float = 0.2
     dropout: float = 0.2
+    pretrained: bool = False
+    labelled: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.nets <= _MOST_NETS:
-            raise ModelError(f"{self.nets} networks: 1 to {_MOST_NETS} can be averaged")
+        if not 1 <= self.nets <= _MOST or not 0 <= self.coders <= _MOST:
+            raise ModelError(f"{self.nets} networks, {self.coders} coders: at most {_MOST} of each")
         if not 2 <= len(self.widths) <= 8 or not all(1 <= w <= _WIDEST for w in self.widths):
             raise ModelError(f"widths {self.widths} are not 2 to 8 numbers within 1..{_WIDEST}")
         if not 1 <= self.projected <= _WIDEST:
             raise ModelError(f"{self.projected} projected channels are not within 1..{_WIDEST}")
-        steps = (self.pretraining_steps, self.finetuning_steps)
+        steps = (self.pretraining_steps, self.diffusion_steps, self.steps)
         if not all(0 <= count <= _MOST_STEPS for count in steps):
             raise ModelError(f"steps {steps} are not within 0..{_MOST_STEPS}")
+        if not any(deviation > 0 for deviation in self.deviations) and self.coders:
+            raise ModelError(f"deviations {self.deviations}: coders need a scale above 0")

@@ -1,4 +1,4 @@
-"""The networks of ContrastDM: from the features of a pixel to a code, and from the code to classes.
+"""Networks that see one pixel's features: to a code, or to classes.
 
 1 x 1 convolutions alone, so that pixels in a table and pixels of a tile pass through the same
 layers.
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from hsiclust.models.encoder import NormConv, RowStrips, fold_norms
 from hsiclust.models.scalespace import ScaleSpace
 
+_ABSENT = -1e4  # logit of a class that has no labels: no probability, and finite
+
 
 def as_image(pixels: Tensor) -> Tensor:
     """Pixels in rows as an image of one line: `(M, F)` to `(1, F, 1, M)`, nothing is moved."""
@@ -27,61 +29,69 @@ def as_rows(image: Tensor) -> Tensor:
     return image[0, :, 0].T
 
 
-class FeatureNet(nn.Module):
-    """Encoder, projector and head of one network.
+def encoder(features: int, widths: Sequence[int]) -> nn.Sequential:
+    """Layers from features to a code of `widths[-1]`, which is not bent."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise((features, *widths[:-1])):
+        layers += [NormConv(inputs, outputs, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(widths[-2], widths[-1], 1))
+
+
+class Coder(nn.Module):
+    """An encoder that is pre-trained by contrast, and the projector that it then does without.
 
     Args:
         features: Features of a pixel F.
-        widths: Channels of the encoder's layers; the last is the size of the code.
-        projected: Channels of the projector's hidden layer, which pre-training alone uses.
-        classes: Number of classes K.
+        widths: Channels of the encoder's layers; the last is the size E of the code.
+        projected: Channels of the projector's hidden layer.
     """
 
-    def __init__(self, features: int, widths: Sequence[int], projected: int, classes: int) -> None:
+    def __init__(self, features: int, widths: Sequence[int], projected: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise((features, *widths[:-1])):
-            layers += [NormConv(inputs, outputs, 1), nn.ReLU()]
         size = widths[-1]
-        self.encoder = nn.Sequential(*layers, nn.Conv2d(widths[-2], size, 1))
+        self.encoder = encoder(features, widths)
         self.projector = nn.Sequential(
             NormConv(size, projected, 1), nn.ReLU(), nn.Conv2d(projected, size, 1)
         )
-        self.head = nn.Conv2d(size, classes, 1)
 
-    def code(self, features: Tensor) -> Tensor:
-        """`(N, F, H, W)` to `(N, E, H, W)`."""
-        found: Tensor = self.encoder(features)
-        return found
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Codes: `(M, F)` to `(M, E)`."""
+        return as_rows(self.encoder(as_image(pixels)))
 
-    def project(self, features: Tensor) -> Tensor:
+    def project(self, pixels: Tensor) -> Tensor:
         """What pre-training compares: `(M, F)` to `(M, E)`."""
-        return as_rows(self.projector(self.encoder(as_image(features))))
+        return as_rows(self.projector(self.encoder(as_image(pixels))))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits: `(N, F, H, W)` to `(N, K, H, W)`."""
-        logits: Tensor = self.head(self.encoder(features))
-        return logits
+
+class ClassNet(nn.Sequential):
+    """An encoder and a head: `(N, F, H, W)` to logits `(N, K, H, W)`.
+
+    Args:
+        features: Features of a pixel F.
+        widths: Channels of the encoder's layers.
+        classes: Number of classes K.
+    """
+
+    def __init__(self, features: int, widths: Sequence[int], classes: int) -> None:
+        super().__init__(encoder(features, widths), nn.ReLU(), nn.Conv2d(widths[-1], classes, 1))
 
 
 class Committee(nn.Module):
-    """Several networks whose log-probabilities are averaged.
+    """Several networks whose log-probabilities are averaged; absent classes have none in any."""
 
-    Absent classes have no probability in any of them.
-    """
-
-    def __init__(self, nets: Sequence[FeatureNet]) -> None:
+    def __init__(self, nets: Sequence[ClassNet]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Mean log-probabilities, `(N, F, H, W)` to `(N, K, H, W)`; `present` is `(K,)`, bool."""
-        absent = ~present[:, None, None]
-        total = torch.zeros(())
-        for net in self.nets:
-            logits = net(features).masked_fill(absent, -1e4)
-            total = total.to(logits) + logits.log_softmax(dim=1)
-        return total / len(self.nets)
+        said = [chances(net(features), present) for net in self.nets]
+        return torch.stack(said).mean(dim=0)
+
+
+def chances(logits: Tensor, present: Tensor) -> Tensor:
+    """Log-probabilities of the classes that are present: `(N, K, H, W)`."""
+    return logits.masked_fill(~present[:, None, None], _ABSENT).log_softmax(dim=1)
 
 
 class DenseCommittee(nn.Module):
@@ -97,12 +107,9 @@ class DenseCommittee(nn.Module):
         folded = copy.deepcopy(committee).eval()
         fold_norms(folded)
         for net in folded.nets:
-            if isinstance(net, FeatureNet):
-                del net.projector
-                _standardising(net.encoder[0], space)
-        widest = max(
-            module.out_channels for module in folded.modules() if isinstance(module, nn.Conv2d)
-        )
+            _standardising(next(m for m in net.modules() if isinstance(m, nn.Conv2d)), space)
+        layers = (module for module in folded.modules() if isinstance(module, nn.Conv2d))
+        widest = max(layer.out_channels for layer in layers)
         self.strips = RowStrips(_OfPresent(folded, present.clone()), widest)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -127,10 +134,13 @@ class _OfPresent(nn.Module):
         return scores
 
 
-def _standardising(first: nn.Module, space: ScaleSpace) -> None:
-    """Let a convolution take features as they are: `W (x - m) / s + b = V x + b - V m`, `V = W / s`."""
-    if not isinstance(first, nn.Conv2d) or first.bias is None:
-        raise TypeError(f"{first} is no convolution with a bias")
+def _standardising(first: nn.Conv2d, space: ScaleSpace) -> None:
+    """Let a convolution take features x as they are.
+
+    `W (x - m) / s + b = V x + (b - V m)` with `V = W / s`.
+    """
+    if first.bias is None:
+        raise TypeError(f"{first} has no bias: its norm was not folded")
     with torch.no_grad():
         first.weight /= space.scale[:, None, None]
         first.bias -= first.weight[:, :, 0, 0] @ space.mean

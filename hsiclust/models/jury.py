@@ -1,0 +1,310 @@
+"""What a pixel probably is: many closed-form classifiers, heard by how well each does, spread.
+
+Each juror is a kernel ridge classifier that sees the pixels in its own way: at some scales, along a
+graph, or as codes of the pre-trained networks. A juror's vote weighs by its accuracy on labels left
+out one by one; no other truth is used. Votes then spread along graphs of pixels; which graph, and
+how far, is chosen by cross-validation over the labels, and close rivals share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hsiclust.models import ridge
+from hsiclust.models.base import trimmed
+from hsiclust.models.classifier import evenly_drawn
+from hsiclust.models.pixelgraph import both, feature_walk, ground_walk, spread
+from hsiclust.models.pixeltable import PixelTable
+from hsiclust.models.scalespace import radius, smoothed
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Components as a juror sees them.
+
+    Attributes:
+        components: Leading components.
+        deviations: Of the Gaussians, in pixels.
+        natural: Whether each scale keeps its amplitude: coarse ones vary less, and count less.
+    """
+
+    components: int
+    deviations: tuple[float, ...]
+    natural: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far something spreads.
+
+    Attributes:
+        graph: Along which graph.
+        part: How much of a pixel comes from its neighbours.
+        rounds: How often.
+    """
+
+    graph: str
+    part: float
+    rounds: int
+
+
+_VIEWS = (
+    Scales(12, (0.0,)),
+    Scales(24, (0.0, 1.0), natural=True),
+    Scales(24, (0.0, 1.0, 2.0, 4.0), natural=True),
+    Scales(12, (0.0, 1.0, 2.0, 4.0)),
+    Scales(24, (0.0, 1.0, 2.0, 4.0)),
+    Scales(24, (1.0, 2.0, 4.0)),
+    Scales(24, (1.0, 2.0, 4.0, 8.0)),
+    Scales(24, (1.0, 2.0, 4.0, 8.0, 16.0)),
+    Scales(12, (1.0, 2.0, 4.0, 8.0, 16.0)),
+)
+# Components that are spread along a graph before a juror sees them.
+_DIFFUSED = (
+    (24, Spread("ground", 0.98, 60)),
+    (24, Spread("fine", 0.98, 60)),
+    (24, Spread("fine", 0.995, 120)),
+    (12, Spread("ground", 0.995, 120)),
+)
+_ROUNDS = {0.5: 8, 0.9: 30, 0.98: 60, 0.995: 90}
+_GRAPHS = ("bare ground", "ground", "features", "few features", "fine", "coarse")
+_FAR = ("bare ground", "ground", "fine")
+_SPREADS = (
+    *(Spread(graph, part, _ROUNDS[part]) for graph in _GRAPHS for part in (0.5, 0.9, 0.98)),
+    *(Spread(graph, 0.995, _ROUNDS[0.995]) for graph in _FAR),
+)
+CONTEXT = radius(max(deviation for view in _VIEWS for deviation in view.deviations))
+_FOLDS = 5
+# How fast a juror, or a way to spread, loses weight against the best: in parts of accuracy.
+_TOLERANCE = 0.03
+_LEAST_WEIGHT = 0.01
+# Labels that the jurors hear at most: kernels are quadratic in them.
+MOST_LABELS = 4096
+# Columns that spread at once: what several folds know of a class each.
+_COLUMNS = 128
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the jury says.
+
+    Attributes:
+        chances: `(M, K)`, float32; how probable each class is, rows sum to 1.
+        accuracy: On the labels that were left out, of what was chosen.
+        spreads: How much each way to spread counts, by its name.
+    """
+
+    chances: Tensor
+    accuracy: float
+    spreads: Mapping[str, float]
+
+    def choices(self) -> dict[str, Any]:
+        """As JSON values."""
+        shown = {name: round(weight, 3) for name, weight in self.spreads.items()}
+        return {"cross_validated_accuracy": round(self.accuracy, 4), "spreads": shown}
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Codes that no pixel has.
+
+    Attributes:
+        codes: `(S, E)`, standardised.
+        classes: `(S,)`, from 0.
+    """
+
+    codes: Tensor
+    classes: Tensor
+
+
+class Jury:
+    """The jurors of one training.
+
+    Args:
+        table: The pixels.
+        classes: Number of classes K.
+        generator: Random numbers; choose the folds, and the labels where there are many.
+    """
+
+    def __init__(self, table: PixelTable, classes: int, generator: torch.Generator) -> None:
+        self.table = table
+        self.classes = classes
+        rows = table.labelled
+        kept = evenly_drawn(table.classes[rows], MOST_LABELS, generator)
+        self.rows = rows[kept]
+        self.known = table.classes[self.rows]
+        self.fold = _folds(self.known, generator)
+
+    def hear(self, codes: Sequence[Tensor] = (), synthetic: Synthetic | None = None) -> Verdict:
+        """Hear all jurors, and let what they say spread.
+
+        Args:
+            codes: Codes of all pixels, `(M, E)` each, plain and refined: a bench of their own,
+                that counts as much as all others together.
+            synthetic: Codes that join the labelled ones of the first bench, once the folds are
+                heard: a generator has seen every label.
+        """
+        votes = self._bench(self._seen())
+        if codes:
+            scaled = [ridge.scaled(_standardised(each)) for each in codes]
+            of_codes = self._bench(scaled)
+            if synthetic is not None:
+                of_codes[-1] = self._with_synthetic(codes[0], synthetic)
+            votes = [(one + other) / 2 for one, other in zip(votes, of_codes, strict=True)]
+        for vote, subset in zip(votes, self._subsets, strict=True):
+            own = functional.one_hot(self.known[subset], self.classes)
+            vote[self.rows[subset]] = own.to(vote)
+        return self._spread(votes)
+
+    def _with_synthetic(self, codes: Tensor, synthetic: Synthetic) -> Tensor:
+        """Votes of a juror on codes who has heard synthetic ones too, `(M, K)`."""
+        mean, deviation = codes.mean(dim=0), codes.std(dim=0).clamp_min(1e-6)
+        features = ridge.scaled(_standardised(codes))
+        size = (features[0] / ((codes[0] - mean) / deviation)).nanmedian()
+        made = (synthetic.codes - mean) / deviation * size
+        heard = torch.cat([features[self.rows], made])
+        known = torch.cat([self.known, synthetic.classes])
+        weights, _ = ridge.solved(ridge.kernel(heard, heard), known, self.classes)
+        return ridge.scores(features, heard, weights).clamp_(0, 1)
+
+    @property
+    def _subsets(self) -> list[Tensor]:
+        """Which labels are heard: all but one fold, for each fold, then all; numbers of labels."""
+        folds = [torch.nonzero(self.fold != number)[:, 0] for number in range(_FOLDS)]
+        return [*folds, torch.arange(len(self.rows), device=self.rows.device)]
+
+    def _bench(self, seen: Iterable[Tensor]) -> list[Tensor]:
+        """Votes of some jurors by their accuracy, of each subset of the labels, `(M, K)` each."""
+        subsets = self._subsets
+        votes = [torch.zeros(len(self.table), self.classes) for _ in subsets]
+        votes = [vote.to(self.rows.device) for vote in votes]
+        best, total = [-math.inf] * len(subsets), [0.0] * len(subsets)
+        for features in seen:
+            labelled = features[self.rows]
+            similar = ridge.kernel(labelled, labelled)
+            fits = [ridge.solved(similar[s][:, s], self.known[s], self.classes) for s in subsets]
+            for number, (subset, (weights, accuracy)) in enumerate(zip(subsets, fits, strict=True)):
+                # Weights relative to the best so far, which the ones before shrink to.
+                before, best[number] = best[number], max(best[number], accuracy)
+                shrunk = math.exp((before - best[number]) / _TOLERANCE)
+                weight = math.exp((accuracy - best[number]) / _TOLERANCE)
+                said = ridge.scores(features, labelled[subset], weights)
+                votes[number].mul_(shrunk).add_(said, alpha=weight)
+                total[number] = total[number] * shrunk + weight
+        return [(vote / weight).clamp_(0, 1) for vote, weight in zip(votes, total, strict=True)]
+
+    def _seen(self) -> Iterator[Tensor]:
+        """The pixels as each juror sees them, `(M, F)`."""
+        for view in _VIEWS:
+            found = self._scales(view)
+            yield ridge.scaled(found if view.natural else _standardised(found))
+        for components, how in _DIFFUSED:
+            found = self._scales(Scales(components, (0.0,), natural=True))
+            spread_out = spread(self._graph(how.graph), found, how.part, how.rounds)
+            yield ridge.scaled(_standardised(spread_out))
+
+    def _scales(self, view: Scales) -> Tensor:
+        """Centred components at the scales of a view, in deviations of the components."""
+        reach = radius(max(view.deviations))
+
+        def of(values: Tensor) -> Tensor:
+            few = values[:, : view.components] / self._deviation[: view.components, None, None]
+            scales = [
+                smoothed(trimmed(few, reach - radius(deviation)), deviation)
+                for deviation in view.deviations
+            ]
+            return torch.cat(scales, dim=1)
+
+        found = self.table.features(of, reach)
+        return found - found.mean(dim=0)
+
+    @cached_property
+    def _deviation(self) -> Tensor:
+        """Of each component, `(C,)`."""
+        return self.table.features(lambda values: values, 0).std(dim=0).clamp_min(1e-6)
+
+    def _graph(self, name: str) -> Tensor:
+        if name not in self._graphs:
+            self._graphs[name] = self._made(name)
+        return self._graphs[name]
+
+    @cached_property
+    def _graphs(self) -> dict[str, Tensor]:
+        return {}
+
+    def _made(self, name: str) -> Tensor:
+        def look(components: int, *deviations: float) -> Tensor:
+            return _standardised(self._scales(Scales(components, deviations)))
+
+        match name:
+            case "bare ground":
+                return ground_walk(self.table, look(24, 0.0))
+            case "ground":
+                return ground_walk(self.table, look(12, 0.0, 1.0, 2.0))
+            case "features":
+                return feature_walk(look(24, 0.0, 1.0, 2.0, 4.0))
+            case "few features":
+                return feature_walk(look(12, 0.0, 1.0, 2.0))
+            case "fine":
+                return both(self._graph("ground"), self._graph("features"))
+            case _:
+                return both(self._graph("few features"), self._graph("bare ground"))
+
+    def _spread(self, votes: Sequence[Tensor]) -> Verdict:
+        """Spread votes as cross-validation over the labels says."""
+        *held, full = votes
+        columns = torch.cat(held, dim=1)
+        ways: list[Spread | None] = [None, *_SPREADS]
+        accuracies = [self._accuracy(self._at_labels(columns, way)) for way in ways]
+        best = max(accuracies)
+        weights = [math.exp((each - best) / _TOLERANCE) for each in accuracies]
+        shares = [weight / sum(weights) for weight in weights]
+        chances = torch.zeros_like(full)
+        for way, share in zip(ways, shares, strict=True):
+            if share > _LEAST_WEIGHT:
+                found = full if way is None else self._along(full, way)
+                chances += share * found
+        chances = chances / chances.sum(dim=1, keepdim=True).clamp_min(1e-9)
+        names = ["none" if way is None else f"{way.graph} {way.part:g}" for way in ways]
+        kept = {n: share for n, share in zip(names, shares, strict=True) if share > _LEAST_WEIGHT}
+        return Verdict(chances, best, kept)
+
+    def _along(self, known: Tensor, way: Spread) -> Tensor:
+        return spread(self._graph(way.graph), known, way.part, way.rounds)
+
+    def _at_labels(self, columns: Tensor, way: Spread | None) -> Tensor:
+        """What spreads to the labelled pixels, `(L, folds K)`, some columns at a time."""
+        if way is None:
+            return columns[self.rows]
+        parts = [self._along(part, way)[self.rows] for part in columns.split(_COLUMNS, dim=1)]
+        return torch.cat(parts, dim=1)
+
+    def _accuracy(self, found: Tensor) -> float:
+        """Of each label in the fold that did not hear it."""
+        by_fold = found.view(len(found), _FOLDS, self.classes)
+        own = by_fold[torch.arange(len(found), device=found.device), self.fold]
+        return float((own.argmax(dim=1) == self.known).to(torch.float32).mean())
+
+
+def _standardised(features: Tensor) -> Tensor:
+    centred = features - features.mean(dim=0)
+    return centred / centred.std(dim=0).clamp_min(1e-6)
+
+
+def _folds(classes: Tensor, generator: torch.Generator) -> Tensor:
+    """The fold of each label, `(L,)`: those of a class lie in as many folds as there can be."""
+    fold = torch.zeros(len(classes), dtype=torch.int64)
+    for number in classes.unique().tolist():
+        mine = torch.nonzero(classes.cpu() == number)[:, 0]
+        mine = mine[torch.randperm(len(mine), generator=generator)]
+        first = int(torch.randint(_FOLDS, (1,), generator=generator))
+        fold[mine] = (torch.arange(len(mine)) + first) % _FOLDS
+    return fold.to(classes.device)
