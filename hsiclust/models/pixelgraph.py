@@ -6,6 +6,8 @@ their likeness.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from hsiclust.models.pixeltable import NOWHERE, Neighbours, PixelTable
 
+_NO_LIKENESS = 1e-12
 _NEAREST = 10  # neighbours in the space of features
 _CONTRAST = 3.0  # of the likeness of neighbours on the ground
 # Pixels whose distances to all others exist at once.
@@ -114,21 +117,24 @@ def spread(walk: Tensor, known: Tensor, part: float, rounds: int) -> Tensor:
 
 def _both_ways(first: Tensor, second: Tensor, likeness: Tensor, count: int) -> sparse.csr_matrix:
     """A symmetric matrix: the greater of both directions."""
-    weights: NDArray[np.float32] = likeness.cpu().numpy()
+    weights: NDArray[np.float64] = likeness.double().cpu().numpy()
     places = (first.cpu().numpy(), second.cpu().numpy())
     matrix = sparse.csr_matrix((weights, places), (count, count))
     return matrix.maximum(matrix.T)
 
 
 def _walk(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
-    """Rows that sum to 1; a pixel without neighbours stays where it is."""
-    alone = np.asarray(matrix.sum(axis=1)).ravel() <= 0
-    matrix = matrix + sparse.diags(alone.astype(np.float32))
+    """Rows that sum to 1; a pixel without neighbours worth the name stays where it is."""
+    alone = np.asarray(matrix.sum(axis=1)).ravel() < _NO_LIKENESS
+    matrix = matrix + sparse.diags(alone.astype(np.float64))
     total = np.asarray(matrix.sum(axis=1)).ravel()
-    walk = (sparse.diags(1 / total) @ matrix).tocsr().astype(np.float32)
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(walk.indptr.astype(np.int64)),
-        torch.from_numpy(walk.indices.astype(np.int64)),
-        torch.from_numpy(walk.data),
-        walk.shape,
-    ).to(device)
+    walk = (sparse.diags(1 / total) @ matrix).tocsr()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(walk.indptr.astype(np.int64)),
+            torch.from_numpy(walk.indices.astype(np.int64)),
+            torch.from_numpy(walk.data.astype(np.float32)),
+            walk.shape,
+            check_invariants=True,
+        ).to(device)
