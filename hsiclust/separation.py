@@ -1,8 +1,8 @@
 """Which ground is learned from and which is held out: square blocks, half to each.
 
-Blocks are assigned so that every class is as evenly divided as the ground allows, and their side
-and place are the best of several tried: small blocks divide more classes, large ones lose less to
-the buffer between the two halves.
+Blocks are assigned so that every class is as evenly divided as the ground allows. Of several sides
+and places tried, the best are taken: small blocks divide more classes, large ones lose less to the
+buffer between the two halves.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_cdt
 
-# Places tried for blocks of each side.
-_PLACES = 3
+# Places tried for blocks of each side, and the best of them that are improved.
+_PLACES = 12
+_POLISHED = 4
+# Smaller blocks are taken for larger ones that are worth hardly more: what is learned from then
+# comes from all over the scene.
+_ENOUGH = 0.95
 # Blocks are at least this many buffers wide: of a narrower one hardly a pixel is left.
-_LEAST_SIDE = 3
+_LEAST_SIDE = 2
 # Most blocks with labels that are assigned one by one.
 _MOST_BLOCKS = 1024
 _SWEEPS = 8
-# What the last improvement may cost, in cells looked at.
-_POLISH = 20_000_000
+# What an improvement may cost, in cells looked at.
+_POLISH = 2_000_000
 # A class that cannot be divided is worth a little more where it is learned from.
 _LEARNED = 0.05
 
@@ -76,21 +81,52 @@ def halve(areas: Sequence[CellCounts], classes: int, buffer: int, seed: int) -> 
     """
     random = np.random.default_rng(seed)
     ground = _Ground.of(areas, classes, buffer)
-    best: tuple[float, _Blocks, NDArray[np.bool_]] | None = None
-    for side in ground.sides():
-        for _ in range(_PLACES):
-            blocks = ground.cut(side, random)
-            if len(blocks.table) > _MOST_BLOCKS:
-                break
-            held = blocks.assigned(random)
-            worth = ground.worth(blocks, held)
-            if best is None or worth > best[0]:
-                best = worth, blocks, held
-    if best is None:  # the largest blocks are few, whatever the ground
-        raise AssertionError("no side of blocks was tried")
-    worth, blocks, held = best
-    held = ground.polished(blocks, held, worth, random)
-    return blocks.halves(held, ground.cell)
+    best = [_best_of_side(ground, side, random) for side in ground.sides()]
+    enough = _ENOUGH * max(one.worth for one in best)
+    chosen = next(one for one in best if one.worth >= enough)
+    return chosen.blocks.halves(chosen.held, ground.cell)
+
+
+class _Candidate(NamedTuple):
+    """Blocks, which of them are held out, and what that is worth."""
+
+    worth: float
+    blocks: _Blocks
+    held: NDArray[np.bool_]
+
+
+def _best_of_side(ground: _Ground, side: int, random: np.random.Generator) -> _Candidate:
+    """The best of blocks of one side at several places."""
+    tried = []
+    for _ in range(_PLACES):
+        blocks = ground.cut(side, random)
+        if len(blocks.table) > _MOST_BLOCKS and side < ground.largest:
+            return _Candidate(0.0, blocks, np.zeros(len(blocks.table), bool))
+        held = blocks.assigned(random)
+        tried.append(_Candidate(ground.worth(blocks, held), blocks, held))
+    tried.sort(key=_worth, reverse=True)
+    return max((_polished(ground, one, random) for one in tried[:_POLISHED]), key=_worth)
+
+
+def _worth(candidate: _Candidate) -> float:
+    return candidate.worth
+
+
+def _polished(ground: _Ground, candidate: _Candidate, random: np.random.Generator) -> _Candidate:
+    """Let blocks change sides as long as that is worth something, buffer included."""
+    worth, blocks, held = candidate
+    left = _POLISH // (len(ground.labelled) + len(ground.cells))
+    changed = True
+    while changed and left > 0:
+        changed = False
+        for block in random.permutation(len(held))[:left]:
+            other = held.copy()
+            other[block] = not held[block]
+            better = ground.worth(blocks, other)
+            if better > worth + 1e-9:
+                held, worth, changed = other, better, True
+        left -= len(held)
+    return _Candidate(worth, blocks, held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +158,14 @@ class _Ground:
     def cell(self) -> int:
         return self.areas[0].side
 
+    @property
+    def largest(self) -> int:
+        """Cells along the largest blocks' sides: there are two in the longest area."""
+        return max(1, max(max(area.down, area.across) for area in self.areas) // 2)
+
     def sides(self) -> Iterator[int]:
-        """Sides of blocks to try, in cells: at least two blocks in the longest area."""
-        longest = max(max(area.down, area.across) for area in self.areas)
-        largest = max(1, longest // 2)
+        """Sides of blocks to try, in cells."""
+        largest = self.largest
         side = min(largest, max(1, math.ceil(_LEAST_SIDE * self.buffer / self.cell)))
         while side < largest:
             yield side
@@ -172,23 +212,6 @@ class _Ground:
         distance = distance_transform_cdt(~learned, "chessboard")
         left: NDArray[np.float64] = np.clip((distance * side - self.buffer) / side, 0, 1)
         return left
-
-    def polished(
-        self, blocks: _Blocks, held: NDArray[np.bool_], worth: float, random: np.random.Generator
-    ) -> NDArray[np.bool_]:
-        """Blocks that change sides as long as that is worth something."""
-        left = _POLISH // (len(self.labelled) + len(self.cells))
-        changed = True
-        while changed and left > 0:
-            changed = False
-            for block in random.permutation(len(held))[:left]:
-                other = held.copy()
-                other[block] = not held[block]
-                better = self.worth(blocks, other)
-                if better > worth + 1e-9:
-                    held, worth, changed = other, better, True
-            left -= len(held)
-        return held
 
 
 @dataclass(frozen=True, eq=False)
