@@ -24,6 +24,8 @@ Validity = Callable[[Window], NDArray[np.bool_]]
 _Cell = TypeVar("_Cell", bound=np.generic)
 
 _MOST_CELLS = 2**16
+# Pixels along a cell's side, where the area is not small and the buffer asks for no more.
+_LEAST_SIDE = 2
 # Side of the windows that labels are read in: 2 MiB of class numbers.
 _WINDOW = 1024
 # Largest side of a window whose pixels are asked for validity: they are read with all bands.
@@ -158,7 +160,7 @@ class Census:
 
 def cell_side(area: Window, buffer: int) -> int:
     """Pixels along a cell's side: half the buffer, less in small areas, more in large ones."""
-    fine = max(1, min(buffer // 2, max(area.rows, area.cols) // 8))
+    fine = max(1, min(max(buffer // 2, _LEAST_SIDE), max(area.rows, area.cols) // 8))
     return max(fine, math.ceil(math.sqrt(area.pixels / _MOST_CELLS)))
 
 

@@ -10,7 +10,11 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what PROJ's failures become
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid
@@ -45,6 +49,45 @@ def pixel_hectares(grid: PixelGrid) -> float | None:
         return None
     _, metres = crs.linear_units_factor
     return float(abs(grid.transform.determinant) * metres**2 / 1e4)
+
+
+def pixels_elsewhere(
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    source: PixelGrid,
+    target: PixelGrid,
+    reach: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which pixels of another grid lie on the ground of some pixels.
+
+    Args:
+        rows: `(N,)`, of pixels of `source`.
+        cols: `(N,)`.
+        source: Where they lie.
+        target: Whose pixels are sought.
+        reach: Pixels around `target` that are told as well.
+
+    Returns:
+        Rows and columns of the pixels under the centres and corners; none where the grids have
+        no common ground, or where nobody can tell.
+    """
+    placed = source.georeferenced and target.georeferenced
+    if not placed or (source.crs is None) != (target.crs is None):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # A little inside the pixel: its corner belongs to its neighbours as well.
+    inside = np.array([(0.5, 0.5), (0.01, 0.01), (0.01, 0.99), (0.99, 0.01), (0.99, 0.99)])
+    col, row = (cols[:, None] + inside[:, 0]).ravel(), (rows[:, None] + inside[:, 1]).ravel()
+    x, y = source.transform @ (col, row)
+    if source.crs is not None and target.crs is not None and not same_crs(source.crs, target.crs):
+        try:
+            x, y = transform(CRS.from_wkt(source.crs), CRS.from_wkt(target.crs), x, y)
+        except CPLE_BaseError:  # the other reference system does not reach that far
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+    found = np.stack((~target.transform) @ (np.asarray(x), np.asarray(y)))
+    limits = np.array([[target.cols], [target.rows]])
+    near = ((found >= -reach) & (found < limits + reach)).all(axis=0)
+    there = np.unique(np.floor(found[:, near]).astype(np.int64), axis=1)
+    return there[1], there[0]
 
 
 def make_exact(made: Path, grid: PixelGrid, driver: Driver) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ _POLISHED = 4
 _ENOUGH = 0.95
 # Blocks are at least this many buffers wide: of a narrower one hardly a pixel is left.
 _LEAST_SIDE = 2
+_LEAST_CELLS = 3
 # Most blocks with labels that are assigned one by one.
 _MOST_BLOCKS = 1024
 _SWEEPS = 8
@@ -52,6 +53,15 @@ class CellCounts:
     cells: NDArray[np.int64]
     numbers: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+
+def merged(parts: Sequence[CellCounts]) -> CellCounts:
+    """Labels of several scenes of one ground; a cell may then hold a class several times."""
+    cells, numbers, counts = (
+        np.concatenate(column)
+        for column in zip(*((p.cells, p.numbers, p.counts) for p in parts), strict=True)
+    )
+    return replace(parts[0], cells=cells, numbers=numbers, counts=counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,25 +144,28 @@ class _Ground:
     """Cells of all areas in one row, the areas one after the other."""
 
     areas: Sequence[CellCounts]
-    classes: int
+    kinds: int
     buffer: int
     cells: NDArray[np.int64]  # (N,)
     numbers: NDArray[np.int64]  # (N,)
-    shares: NDArray[np.float64]  # (N,), of all pixels of the class
+    shares: NDArray[np.float64]  # (N,), of all pixels of the kind
     labelled: NDArray[np.bool_]  # (cells,)
 
     @classmethod
     def of(cls, areas: Sequence[CellCounts], classes: int, buffer: int) -> _Ground:
-        starts = np.cumsum([0, *(area.down * area.across for area in areas)])
-        cells = np.concatenate(
-            [start + area.cells for start, area in zip(starts, areas, strict=False)]
-        )
-        numbers = np.concatenate([area.numbers for area in areas])
-        counts = np.concatenate([area.counts for area in areas])
-        totals = np.bincount(numbers, counts, classes + 1)
+        """What is to be divided: each class, and the labels of each area."""
+        sizes = [area.down * area.across for area in areas]
+        starts = np.cumsum([0, *sizes])
+        cells = np.concatenate([at + area.cells for at, area in zip(starts, areas, strict=False)])
+        counts = np.tile(np.concatenate([area.counts for area in areas]), 2)
+        of_area = np.repeat(np.arange(len(areas)), [len(area.cells) for area in areas])
+        numbers = np.concatenate([*(area.numbers for area in areas), classes + 1 + of_area])
+        kinds = classes + 1 + len(areas)
+        totals = np.bincount(numbers, counts, kinds)
         labelled = np.zeros(starts[-1], bool)
         labelled[cells] = True
-        return cls(areas, classes, buffer, cells, numbers, counts / totals[numbers], labelled)
+        shares = counts / totals[numbers]
+        return cls(areas, kinds, buffer, np.tile(cells, 2), numbers, shares, labelled)
 
     @property
     def cell(self) -> int:
@@ -166,7 +179,7 @@ class _Ground:
     def sides(self) -> Iterator[int]:
         """Sides of blocks to try, in cells."""
         largest = self.largest
-        side = min(largest, max(1, math.ceil(_LEAST_SIDE * self.buffer / self.cell)))
+        side = min(largest, max(math.ceil(_LEAST_SIDE * self.buffer / self.cell), _LEAST_CELLS))
         while side < largest:
             yield side
             side = max(side + 1, side * 3 // 2)
@@ -183,8 +196,8 @@ class _Ground:
             count = int(parts[-1].max()) + 1
         of_cell = np.concatenate([part.ravel() for part in parts])
         used, block = np.unique(of_cell[self.cells], return_inverse=True)
-        codes = block * (self.classes + 1) + self.numbers
-        size = len(used) * (self.classes + 1)
+        codes = block * self.kinds + self.numbers
+        size = len(used) * self.kinds
         table = np.bincount(codes, self.shares, size).astype(np.float64)
         return _Blocks(side, tuple(parts), count, used, table.reshape(len(used), -1))
 
@@ -200,7 +213,7 @@ class _Ground:
             kept[start:stop] = np.where(out, self._left(labelled & ~out, area.side), 0).ravel()
             start = stop
         shares = self.shares * kept[self.cells]
-        scored = np.bincount(self.numbers, shares, self.classes + 1).astype(np.float64)
+        scored = np.bincount(self.numbers, shares, self.kinds).astype(np.float64)
         learned = 1 - held.astype(float) @ blocks.table
         present = blocks.table.any(axis=0)
         return float(_divided(learned, scored)[present].sum())
@@ -222,14 +235,11 @@ class _Blocks:
     parts: tuple[NDArray[np.int64], ...]  # of each area (down, across): the block of a cell
     count: int
     used: NDArray[np.int64]  # (B,), those with labels
-    table: NDArray[np.float64]  # (B, K + 1), share of each class that lies in each
+    table: NDArray[np.float64]  # (B, kinds), share of each kind that lies in each
 
     def assigned(self, random: np.random.Generator) -> NDArray[np.bool_]:
         """Whether each block with labels is held out, `(B,)`: scarce classes first."""
-        # Beside the classes, all labels together are divided.
-        size = self.table.sum(axis=1, keepdims=True)
-        table = np.hstack([self.table, size / size.sum()])
-        table = table[:, table.any(axis=0)]
+        table = self.table[:, self.table.any(axis=0)]
         held = np.zeros(len(table), bool)
         order = np.argsort(-table.max(axis=1) + 1e-6 * random.random(len(table)), kind="stable")
         learned, scored = np.zeros(table.shape[1]), np.zeros(table.shape[1])
