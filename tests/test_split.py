@@ -246,6 +246,16 @@ def test_classes_that_cannot_be_divided_are_learned_from_and_named():
     )
 
 
+def test_a_class_that_is_learned_from_whole_is_not_scored():
+    scene = fields(np.random.default_rng(2), 80, 80, 3, 5)
+    (held_out,) = divided(scene, buffer=2, per_class=5).held_out
+    window = Window(0, 0, 80, 80)
+    every = held_out.read(window)
+    rest = replace(held_out, whole=np.array([False, True, False, False])).read(window)
+    assert (every == 1).any()
+    np.testing.assert_array_equal(rest, np.where(every == 1, 0, every))
+
+
 @pytest.mark.parametrize(("seed", "whole"), [(6, True), (2, False)])
 def test_classes_that_the_buffer_takes_are_named(seed, whole):
     """They are learned from whole, unless that costs another class its score."""
