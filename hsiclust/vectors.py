@@ -214,7 +214,7 @@ def _placed(
         owner = owner[inner]
     extent = shapely.box(0, 0, grid.cols, grid.rows)
     shapely.prepare(extent)
-    meets = shapely.intersects(parts, extent)
+    meets = shapely.intersects(extent, parts)
     parts, owner = parts[meets], owner[meets]
     inside = len(np.unique(owner))
     if inside == 0:
