@@ -7,7 +7,7 @@ and class, of at most some 65 000 cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -158,10 +158,17 @@ class Census:
     windows: tuple[Window, ...]
 
 
-def cell_side(area: Window, buffer: int) -> int:
-    """Pixels along a cell's side: half the buffer, less in small areas, more in large ones."""
-    fine = max(1, min(max(buffer // 2, _LEAST_SIDE), max(area.rows, area.cols) // 8))
-    return max(fine, math.ceil(math.sqrt(area.pixels / _MOST_CELLS)))
+def cell_side(areas: Sequence[Window], buffer: int) -> int:
+    """Pixels along a cell's side: half the buffer, less in small areas, more in large ones.
+
+    Args:
+        areas: All areas of a census; their cells together are bounded.
+        buffer: Pixels that are to be kept between cells.
+    """
+    longest = max(max(area.rows, area.cols) for area in areas)
+    fine = max(1, min(max(buffer // 2, _LEAST_SIDE), longest // 8))
+    pixels = sum(area.pixels for area in areas)
+    return max(fine, math.ceil(math.sqrt(pixels / _MOST_CELLS)))
 
 
 def take_census(truth: Truth, area: Window, valid: Validity, side: int, classes: int) -> Census:

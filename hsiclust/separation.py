@@ -214,7 +214,7 @@ class _Ground:
             start = stop
         shares = self.shares * kept[self.cells]
         scored = np.bincount(self.numbers, shares, self.kinds).astype(np.float64)
-        learned = 1 - held.astype(float) @ blocks.table
+        learned = 1 - blocks.table[held].sum(axis=0)
         present = blocks.table.any(axis=0)
         return float(_divided(learned, scored)[present].sum())
 
@@ -266,7 +266,7 @@ def _swept(
     table: NDArray[np.float64], held: NDArray[np.bool_], random: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Blocks that change sides one by one until none improves the division."""
-    scored = held.astype(float) @ table
+    scored = table[held].sum(axis=0)
     learned = table.sum(axis=0) - scored
     worth = _divided(learned, scored).sum()
     for _ in range(_SWEEPS):

@@ -93,7 +93,7 @@ def split_labels(sites: Sequence[Site], classes: Numbering, options: SplitOption
     Raises:
         InputError: No label, or those of one class alone, lie on pixels with data.
     """
-    side = max(cell_side(site.area, options.buffer) for site in sites)
+    side = cell_side([site.area for site in sites], options.buffer)
     censuses = [take_census(s.truth, s.area, s.valid, side, len(classes)) for s in sites]
     _check(censuses, classes)
     work = _Work(sites, censuses, classes.names, options)
