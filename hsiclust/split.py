@@ -117,7 +117,10 @@ def _check(censuses: Sequence[Census], classes: Numbering) -> None:
     """Refuse labels from which no classes can be told apart."""
     found = np.unique(np.concatenate([census.counts.numbers for census in censuses]))
     if len(found) == 0:
-        raise InputError("no labelled pixel has data; do labels and scene lie on one ground?")
+        raise InputError(
+            "no labelled pixel has data and lies inside the mask; do labels and scene lie on one "
+            "ground?"
+        )
     if len(found) == 1:
         raise InputError(
             f"labels of one class alone ({classes.classes.names[found[0] - 1]}); at least two are "

@@ -26,10 +26,13 @@ def split_notes(
     named = np.array(names, object)
     lost = int(counts.invalid.sum())
     if lost:
-        yield f"{lost} of {counts.labelled.sum()} labelled pixels have no data and are left out"
+        yield (
+            f"{lost} of {counts.labelled.sum()} labelled pixels are left out: no data there, or "
+            "outside the mask"
+        )
     gone = (counts.labelled > 0) & (counts.usable == 0)
     if gone.any():
-        yield f"no label on a pixel with data, not learned: {_listed(named[gone])}"
+        yield f"every labelled pixel left out, not learned: {_listed(named[gone])}"
     yield from _training_notes(plan, counts, named, options)
     if options.kind == "none":
         yield "nothing is held out: a score on these labels would be too good"

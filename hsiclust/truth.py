@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
-from hsiclust.errors import InputError, NoOverlapError
+from hsiclust.errors import InputError
 from hsiclust.features import LARGEST_NUMBER
 from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
@@ -91,40 +91,6 @@ def open_truth(
     if opened.note:
         log.info("%s", opened.note)
     return opened
-
-
-def open_truths(
-    path: str | Path,
-    grids: Sequence[PixelGrid],
-    *,
-    field: str | None = None,
-    layer: str | None = None,
-) -> list[Truth]:
-    """Open one file of class numbers on the grids of several scenes.
-
-    Args:
-        path: As for `open_truth`.
-        grids: The scenes' grids; of a scene that the file does not meet, no pixel is labelled.
-        field: As for `open_truth`.
-        layer: As for `open_truth`.
-
-    Raises:
-        InputError: The file cannot be used.
-        NoOverlapError: It meets none of the scenes.
-    """
-    truths: list[Truth] = []
-    missed: list[NoOverlapError] = []
-    for grid in grids:
-        try:
-            truths.append(open_truth(path, grid, field=field, layer=layer))
-        except NoOverlapError as error:
-            missed.append(error)
-            truths.append(Unlabelled())
-    if missed and len(missed) == len(truths):
-        raise missed[0]
-    for miss in missed:
-        log.warning("%s", miss)
-    return truths
 
 
 def is_vector(path: str | Path) -> bool:

@@ -312,15 +312,16 @@ def test_labels_without_data_are_left_out_and_counted():
     assert not scored[:, 30:].any()
     lost = np.count_nonzero(scene[:, 30:]) + 1
     assert split.notes[:2] == (
-        f"{lost} of {np.count_nonzero(scene)} labelled pixels have no data and are left out",
-        "no label on a pixel with data, not learned: class 3",
+        f"{lost} of {np.count_nonzero(scene)} labelled pixels are left out: no data there, or "
+        "outside the mask",
+        "every labelled pixel left out, not learned: class 3",
     )
 
 
 def test_labels_that_no_classes_come_of_are_refused():
     scene = np.kron(np.array([[1, 0, 2]]), np.ones((10, 10), int))
     data = np.zeros((10, 30), bool)
-    with pytest.raises(InputError, match="no labelled pixel has data"):
+    with pytest.raises(InputError, match="no labelled pixel has data and lies inside the mask"):
         divided(scene, data=data)
     data[:, 20:] = True
     with pytest.raises(InputError, match=r"labels of one class alone \(class 2\); at least two"):

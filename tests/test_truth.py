@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pyogrio.raw import write as write_vectors
 from rasterio.crs import CRS
 
-from hsiclust.errors import InputError, NoOverlapError
+from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.truth import open_mask, open_truth, open_truths
+from hsiclust.truth import open_mask, open_truth
 from hsiclust.vectors import majority
 
 UTM = CRS.from_epsg(32633).to_wkt()
@@ -478,15 +478,3 @@ def test_the_search_for_overlaps_is_bounded(tmp_path, monkeypatch):
     shapes = [square(0, 0, 9, 9)] * 4
     path = write_features(tmp_path / "v.gpkg", shapes, kind=[1, 2, 3, 4])
     assert "(pairs: at least 2, pixels: about 162)" in open_truth(path, GRID, field="kind").note
-
-
-def test_one_file_labels_several_scenes(tmp_path, caplog):
-    """A scene that it does not meet has no labels; it has to meet one."""
-    path = write_features(tmp_path / "v.gpkg", [square(2, 3)], kind=[7])
-    away = PixelGrid(40, 50, NORTH_UP @ Affine.translation(500, 0), UTM)
-    first, second = open_truths(path, [away, GRID], field="kind")
-    assert not first.read(away.window).any()
-    assert np.argwhere(second.read(GRID.window)).tolist() == [[2, 3]]
-    assert "none of its 1 usable features meets" in caplog.text
-    with pytest.raises(NoOverlapError, match="none of its 1 usable features meets"):
-        open_truths(path, [away, away], field="kind")
