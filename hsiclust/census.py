@@ -7,7 +7,7 @@ and class, of at most some 65 000 cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,6 +24,8 @@ Validity = Callable[[Window], NDArray[np.bool_]]
 _Cell = TypeVar("_Cell", bound=np.generic)
 
 _MOST_CELLS = 2**16
+# Pixels along a cell's side, where the area is not small and the buffer asks for no more.
+_LEAST_SIDE = 2
 # Side of the windows that labels are read in: 2 MiB of class numbers.
 _WINDOW = 1024
 # Largest side of a window whose pixels are asked for validity: they are read with all bands.
@@ -156,10 +158,17 @@ class Census:
     windows: tuple[Window, ...]
 
 
-def cell_side(area: Window, buffer: int) -> int:
-    """Pixels along a cell's side: half the buffer, less in small areas, more in large ones."""
-    fine = max(1, min(buffer // 2, max(area.rows, area.cols) // 8))
-    return max(fine, math.ceil(math.sqrt(area.pixels / _MOST_CELLS)))
+def cell_side(areas: Sequence[Window], buffer: int) -> int:
+    """Pixels along a cell's side: half the buffer, less in small areas, more in large ones.
+
+    Args:
+        areas: All areas of a census; their cells together are bounded.
+        buffer: Pixels that are to be kept between cells.
+    """
+    longest = max(max(area.rows, area.cols) for area in areas)
+    fine = max(1, min(max(buffer // 2, _LEAST_SIDE), longest // 8))
+    pixels = sum(area.pixels for area in areas)
+    return max(fine, math.ceil(math.sqrt(pixels / _MOST_CELLS)))
 
 
 def take_census(truth: Truth, area: Window, valid: Validity, side: int, classes: int) -> Census:

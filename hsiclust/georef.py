@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what PROJ's failures become
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid
@@ -45,6 +50,73 @@ def pixel_hectares(grid: PixelGrid) -> float | None:
         return None
     _, metres = crs.linear_units_factor
     return float(abs(grid.transform.determinant) * metres**2 / 1e4)
+
+
+def pixels_elsewhere(
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    source: PixelGrid,
+    target: PixelGrid,
+    reach: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which pixels of another grid lie on the ground of some pixels.
+
+    Args:
+        rows: `(N,)`, of pixels of `source`.
+        cols: `(N,)`.
+        source: Where they lie.
+        target: Whose pixels are sought.
+        reach: Pixels around `target` that are told as well.
+
+    Returns:
+        Rows and columns of the pixels under the centres and corners; none where the grids have
+        no common ground, or where nobody can tell.
+    """
+    none = np.empty(0, np.int64), np.empty(0, np.int64)
+    placed = source.georeferenced and target.georeferenced
+    if not len(rows) or not placed or (source.crs is None) != (target.crs is None):
+        return none
+    # The frame first, at some points: most scenes of a list lie far from each other.
+    frame = (np.linspace(axis.min(), axis.max() + 1, 9) for axis in (cols, rows))
+    across, down = np.meshgrid(*frame)
+    around = _seen_on(across.ravel(), down.ravel(), source, target)
+    if around is None or _far(around, target, reach):
+        return none
+    # A little inside the pixel: its corner belongs to its neighbours as well.
+    inside = np.array([(0.5, 0.5), (0.01, 0.01), (0.01, 0.99), (0.99, 0.01), (0.99, 0.99)])
+    found = _seen_on(
+        (cols[:, None] + inside[:, 0]).ravel(),
+        (rows[:, None] + inside[:, 1]).ravel(),
+        source,
+        target,
+    )
+    if found is None:
+        return none
+    limits = np.array([[target.cols], [target.rows]])
+    near = ((found >= -reach) & (found < limits + reach)).all(axis=0)
+    there = np.unique(np.floor(found[:, near]).astype(np.int64), axis=1)
+    return there[1], there[0]
+
+
+def _seen_on(
+    cols: NDArray[np.float64], rows: NDArray[np.float64], source: PixelGrid, target: PixelGrid
+) -> NDArray[np.float64] | None:
+    """Columns and rows on another grid, `(2, N)`; None where its reference system ends."""
+    places: Any = (cols, rows)  # the types of Affine know no arrays
+    x, y = source.transform @ places
+    if source.crs is not None and target.crs is not None and not same_crs(source.crs, target.crs):
+        try:
+            x, y = transform(CRS.from_wkt(source.crs), CRS.from_wkt(target.crs), x, y)
+        except CPLE_BaseError:
+            return None
+    return np.stack((~target.transform) @ (np.asarray(x), np.asarray(y)))
+
+
+def _far(around: NDArray[np.float64], target: PixelGrid, reach: int) -> bool:
+    """Whether a frame of points lies beyond a grid, with room for what bends between them."""
+    low, high = around.min(axis=1), around.max(axis=1)
+    room = reach + 0.1 * (high - low)
+    return bool(((high + room < 0) | (low - room > (target.cols, target.rows))).any())
 
 
 def make_exact(made: Path, grid: PixelGrid, driver: Driver) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +34,12 @@ class Marks:
     names: Mapping[int, str] = field(default_factory=dict)
     note: str | None = None
 
+    @classmethod
+    def at(cls, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Marks:
+        """Pixels in any order, of no class."""
+        order = np.argsort(rows, kind="stable")
+        return cls(rows[order], cols[order], np.zeros(len(rows), np.uint16))
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -62,6 +68,15 @@ class Marks:
         first, last = np.searchsorted(self.rows, (top, bottom))
         cols = self.cols[first:last]
         return np.asarray(first + np.flatnonzero((cols >= left) & (cols < right)))
+
+
+def joined(parts: Iterable[Marks]) -> Marks:
+    """The places of all marks, without their classes."""
+    places = [(part.rows, part.cols) for part in parts if len(part)]
+    if not places:
+        return Marks.at(np.empty(0, np.int64), np.empty(0, np.int64))
+    rows, cols = (np.concatenate(column) for column in zip(*places, strict=True))
+    return Marks.at(rows, cols)
 
 
 class Pixels(NamedTuple):

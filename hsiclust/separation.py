@@ -1,29 +1,35 @@
 """Which ground is learned from and which is held out: square blocks, half to each.
 
-Blocks are assigned so that every class is as evenly divided as the ground allows, and their side
-and place are the best of several tried: small blocks divide more classes, large ones lose less to
-the buffer between the two halves.
+Blocks are assigned so that every class is as evenly divided as the ground allows. Of several sides
+and places tried, the best are taken: small blocks divide more classes, large ones lose less to the
+buffer between the two halves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_cdt
 
-# Places tried for blocks of each side.
-_PLACES = 3
+# Places tried for blocks of each side, and the best of them that are improved.
+_PLACES = 12
+_POLISHED = 4
+# Smaller blocks are taken for larger ones that are worth hardly more: what is learned from then
+# comes from all over the scene.
+_ENOUGH = 0.95
 # Blocks are at least this many buffers wide: of a narrower one hardly a pixel is left.
-_LEAST_SIDE = 3
+_LEAST_SIDE = 2
+_LEAST_CELLS = 3
 # Most blocks with labels that are assigned one by one.
 _MOST_BLOCKS = 1024
 _SWEEPS = 8
-# What the last improvement may cost, in cells looked at.
-_POLISH = 20_000_000
+# What an improvement may cost, in cells looked at.
+_POLISH = 2_000_000
 # A class that cannot be divided is worth a little more where it is learned from.
 _LEARNED = 0.05
 
@@ -47,6 +53,15 @@ class CellCounts:
     cells: NDArray[np.int64]
     numbers: NDArray[np.int64]
     counts: NDArray[np.int64]
+
+
+def merged(parts: Sequence[CellCounts]) -> CellCounts:
+    """Labels of several scenes of one ground; a cell may then hold a class several times."""
+    cells, numbers, counts = (
+        np.concatenate(column)
+        for column in zip(*((p.cells, p.numbers, p.counts) for p in parts), strict=True)
+    )
+    return replace(parts[0], cells=cells, numbers=numbers, counts=counts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +91,52 @@ def halve(areas: Sequence[CellCounts], classes: int, buffer: int, seed: int) -> 
     """
     random = np.random.default_rng(seed)
     ground = _Ground.of(areas, classes, buffer)
-    best: tuple[float, _Blocks, NDArray[np.bool_]] | None = None
-    for side in ground.sides():
-        for _ in range(_PLACES):
-            blocks = ground.cut(side, random)
-            if len(blocks.table) > _MOST_BLOCKS:
-                break
-            held = blocks.assigned(random)
-            worth = ground.worth(blocks, held)
-            if best is None or worth > best[0]:
-                best = worth, blocks, held
-    if best is None:  # the largest blocks are few, whatever the ground
-        raise AssertionError("no side of blocks was tried")
-    worth, blocks, held = best
-    held = ground.polished(blocks, held, worth, random)
-    return blocks.halves(held, ground.cell)
+    best = [_best_of_side(ground, side, random) for side in ground.sides()]
+    enough = _ENOUGH * max(one.worth for one in best)
+    chosen = next(one for one in best if one.worth >= enough)
+    return chosen.blocks.halves(chosen.held, ground.cell)
+
+
+class _Candidate(NamedTuple):
+    """Blocks, which of them are held out, and what that is worth."""
+
+    worth: float
+    blocks: _Blocks
+    held: NDArray[np.bool_]
+
+
+def _best_of_side(ground: _Ground, side: int, random: np.random.Generator) -> _Candidate:
+    """The best of blocks of one side at several places."""
+    tried = []
+    for _ in range(_PLACES):
+        blocks = ground.cut(side, random)
+        if len(blocks.table) > _MOST_BLOCKS and side < ground.largest:
+            return _Candidate(0.0, blocks, np.zeros(len(blocks.table), bool))
+        held = blocks.assigned(random)
+        tried.append(_Candidate(ground.worth(blocks, held), blocks, held))
+    tried.sort(key=_worth, reverse=True)
+    return max((_polished(ground, one, random) for one in tried[:_POLISHED]), key=_worth)
+
+
+def _worth(candidate: _Candidate) -> float:
+    return candidate.worth
+
+
+def _polished(ground: _Ground, candidate: _Candidate, random: np.random.Generator) -> _Candidate:
+    """Let blocks change sides as long as that is worth something, buffer included."""
+    worth, blocks, held = candidate
+    left = _POLISH // (len(ground.labelled) + len(ground.cells))
+    changed = True
+    while changed and left > 0:
+        changed = False
+        for block in random.permutation(len(held))[:left]:
+            other = held.copy()
+            other[block] = not held[block]
+            better = ground.worth(blocks, other)
+            if better > worth + 1e-9:
+                held, worth, changed = other, better, True
+        left -= len(held)
+    return _Candidate(worth, blocks, held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,35 +144,42 @@ class _Ground:
     """Cells of all areas in one row, the areas one after the other."""
 
     areas: Sequence[CellCounts]
-    classes: int
+    kinds: int
     buffer: int
     cells: NDArray[np.int64]  # (N,)
     numbers: NDArray[np.int64]  # (N,)
-    shares: NDArray[np.float64]  # (N,), of all pixels of the class
+    shares: NDArray[np.float64]  # (N,), of all pixels of the kind
     labelled: NDArray[np.bool_]  # (cells,)
 
     @classmethod
     def of(cls, areas: Sequence[CellCounts], classes: int, buffer: int) -> _Ground:
-        starts = np.cumsum([0, *(area.down * area.across for area in areas)])
-        cells = np.concatenate(
-            [start + area.cells for start, area in zip(starts, areas, strict=False)]
-        )
-        numbers = np.concatenate([area.numbers for area in areas])
-        counts = np.concatenate([area.counts for area in areas])
-        totals = np.bincount(numbers, counts, classes + 1)
+        """What is to be divided: each class, and the labels of each area."""
+        sizes = [area.down * area.across for area in areas]
+        starts = np.cumsum([0, *sizes])
+        cells = np.concatenate([at + area.cells for at, area in zip(starts, areas, strict=False)])
+        counts = np.tile(np.concatenate([area.counts for area in areas]), 2)
+        of_area = np.repeat(np.arange(len(areas)), [len(area.cells) for area in areas])
+        numbers = np.concatenate([*(area.numbers for area in areas), classes + 1 + of_area])
+        kinds = classes + 1 + len(areas)
+        totals = np.bincount(numbers, counts, kinds)
         labelled = np.zeros(starts[-1], bool)
         labelled[cells] = True
-        return cls(areas, classes, buffer, cells, numbers, counts / totals[numbers], labelled)
+        shares = counts / totals[numbers]
+        return cls(areas, kinds, buffer, np.tile(cells, 2), numbers, shares, labelled)
 
     @property
     def cell(self) -> int:
         return self.areas[0].side
 
+    @property
+    def largest(self) -> int:
+        """Cells along the largest blocks' sides: there are two in the longest area."""
+        return max(1, max(max(area.down, area.across) for area in self.areas) // 2)
+
     def sides(self) -> Iterator[int]:
-        """Sides of blocks to try, in cells: at least two blocks in the longest area."""
-        longest = max(max(area.down, area.across) for area in self.areas)
-        largest = max(1, longest // 2)
-        side = min(largest, max(1, math.ceil(_LEAST_SIDE * self.buffer / self.cell)))
+        """Sides of blocks to try, in cells."""
+        largest = self.largest
+        side = min(largest, max(math.ceil(_LEAST_SIDE * self.buffer / self.cell), _LEAST_CELLS))
         while side < largest:
             yield side
             side = max(side + 1, side * 3 // 2)
@@ -143,8 +196,8 @@ class _Ground:
             count = int(parts[-1].max()) + 1
         of_cell = np.concatenate([part.ravel() for part in parts])
         used, block = np.unique(of_cell[self.cells], return_inverse=True)
-        codes = block * (self.classes + 1) + self.numbers
-        size = len(used) * (self.classes + 1)
+        codes = block * self.kinds + self.numbers
+        size = len(used) * self.kinds
         table = np.bincount(codes, self.shares, size).astype(np.float64)
         return _Blocks(side, tuple(parts), count, used, table.reshape(len(used), -1))
 
@@ -160,8 +213,8 @@ class _Ground:
             kept[start:stop] = np.where(out, self._left(labelled & ~out, area.side), 0).ravel()
             start = stop
         shares = self.shares * kept[self.cells]
-        scored = np.bincount(self.numbers, shares, self.classes + 1).astype(np.float64)
-        learned = 1 - held.astype(float) @ blocks.table
+        scored = np.bincount(self.numbers, shares, self.kinds).astype(np.float64)
+        learned = 1 - blocks.table[held].sum(axis=0)
         present = blocks.table.any(axis=0)
         return float(_divided(learned, scored)[present].sum())
 
@@ -173,23 +226,6 @@ class _Ground:
         left: NDArray[np.float64] = np.clip((distance * side - self.buffer) / side, 0, 1)
         return left
 
-    def polished(
-        self, blocks: _Blocks, held: NDArray[np.bool_], worth: float, random: np.random.Generator
-    ) -> NDArray[np.bool_]:
-        """Blocks that change sides as long as that is worth something."""
-        left = _POLISH // (len(self.labelled) + len(self.cells))
-        changed = True
-        while changed and left > 0:
-            changed = False
-            for block in random.permutation(len(held))[:left]:
-                other = held.copy()
-                other[block] = not held[block]
-                better = self.worth(blocks, other)
-                if better > worth + 1e-9:
-                    held, worth, changed = other, better, True
-            left -= len(held)
-        return held
-
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
@@ -199,14 +235,11 @@ class _Blocks:
     parts: tuple[NDArray[np.int64], ...]  # of each area (down, across): the block of a cell
     count: int
     used: NDArray[np.int64]  # (B,), those with labels
-    table: NDArray[np.float64]  # (B, K + 1), share of each class that lies in each
+    table: NDArray[np.float64]  # (B, kinds), share of each kind that lies in each
 
     def assigned(self, random: np.random.Generator) -> NDArray[np.bool_]:
         """Whether each block with labels is held out, `(B,)`: scarce classes first."""
-        # Beside the classes, all labels together are divided.
-        size = self.table.sum(axis=1, keepdims=True)
-        table = np.hstack([self.table, size / size.sum()])
-        table = table[:, table.any(axis=0)]
+        table = self.table[:, self.table.any(axis=0)]
         held = np.zeros(len(table), bool)
         order = np.argsort(-table.max(axis=1) + 1e-6 * random.random(len(table)), kind="stable")
         learned, scored = np.zeros(table.shape[1]), np.zeros(table.shape[1])
@@ -233,7 +266,7 @@ def _swept(
     table: NDArray[np.float64], held: NDArray[np.bool_], random: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Blocks that change sides one by one until none improves the division."""
-    scored = held.astype(float) @ table
+    scored = table[held].sum(axis=0)
     learned = table.sum(axis=0) - scored
     worth = _divided(learned, scored).sum()
     for _ in range(_SWEEPS):

@@ -6,63 +6,39 @@ better than it is, so the two lie on separate ground, with a buffer between them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsiclust.census import (
-    Census,
-    HeldOut,
-    Validity,
-    at_pixels,
-    cell_side,
-    take_census,
+from hsiclust.allotment import (
+    MOST_DRAWN,
+    Allotment,
+    SplitCounts,
+    SplitKind,
+    SplitOptions,
+    allot,
+    divide_ground,
 )
-from hsiclust.errors import InputError, UsageError
+from hsiclust.census import Census, HeldOut, Validity, at_pixels, cell_side, take_census
+from hsiclust.errors import InputError
+from hsiclust.georef import pixels_elsewhere, same_crs
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.marks import Drawing, Marks, Pixels, even_shares, marks_of
+from hsiclust.marks import Drawing, Marks, Pixels, joined, marks_of
 from hsiclust.numbering import Numbering
-from hsiclust.separation import CellCounts, Halves, halve
+from hsiclust.splitnotes import split_notes
 from hsiclust.truth import Truth
 
-SplitKind = Literal["separated", "random", "none"]
-
-MOST_DRAWN = 20_000
-"""Pixels of a class that are learned from at most: they are kept as coordinates."""
-
-_NAMED = 10  # classes that a note names
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How labels are divided.
-
-    Attributes:
-        kind: "separated": on separate ground; "random": held out is what was not drawn, next to
-            it; "none": nothing is held out.
-        per_class: Pixels of a class to learn from; when None, all on the ground to learn from.
-        buffer: Rows and columns between a pixel that is learned from and one that is held out;
-            at least what the network sees to each side.
-        seed: Another seed draws other pixels.
-    """
-
-    kind: SplitKind = "separated"
-    per_class: int | None = None
-    buffer: int = 12
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(SplitKind):
-            raise UsageError(f"split {self.kind!r} is not one of {', '.join(get_args(SplitKind))}")
-        if self.per_class is not None and self.per_class < 1:
-            raise UsageError(f"{self.per_class} labels a class: give at least 1")
-        if self.buffer < 0:
-            raise UsageError(f"a buffer of {self.buffer} pixels: it must not be negative")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed {self.seed} is not within 0..{2**32 - 1}")
+__all__ = [
+    "MOST_DRAWN",
+    "Site",
+    "Split",
+    "SplitCounts",
+    "SplitKind",
+    "SplitOptions",
+    "split_labels",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,30 +56,6 @@ class Site:
     grid: PixelGrid
     area: Window
     valid: Validity
-
-
-@dataclass(frozen=True, eq=False)
-class SplitCounts:
-    """Pixels of each class, `(K,)` each.
-
-    Attributes:
-        labelled: All.
-        invalid: On pixels without data.
-        training: Learned from.
-        held_out: Scored on.
-        buffer: Left out, because they lie too near to what is learned from.
-    """
-
-    labelled: NDArray[np.int64]
-    invalid: NDArray[np.int64]
-    training: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    buffer: NDArray[np.int64]
-
-    @property
-    def not_drawn(self) -> NDArray[np.int64]:
-        """Neither learned from nor scored on, though they could have been learned from."""
-        return self.labelled - self.invalid - self.training - self.held_out - self.buffer
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,21 +93,34 @@ def split_labels(sites: Sequence[Site], classes: Numbering, options: SplitOption
     Raises:
         InputError: No label, or those of one class alone, lie on pixels with data.
     """
-    side = max(cell_side(site.area, options.buffer) for site in sites)
+    side = cell_side([site.area for site in sites], options.buffer)
     censuses = [take_census(s.truth, s.area, s.valid, side, len(classes)) for s in sites]
-    plan = _plan(censuses, len(classes), options)
-    _check(plan.usable, classes)
-    training = _drawn(censuses, plan, classes.names, options.seed)
-    held_out = _held_out(censuses, plan, training, options)
-    counts = _counted(censuses, plan, training, held_out)
-    return Split(training, held_out, counts, tuple(_notes(plan, counts, classes, options)))
+    _check(censuses, classes)
+    work = _Work(sites, censuses, classes.names, options)
+    counts = [census.counts for census in censuses]
+    ground = divide_ground(counts, _first_of_ground(sites), len(classes), options)
+    unscored = np.zeros(len(classes) + 1, bool)
+    plan = allot(ground, unscored, options)
+    split = work.split(plan)
+    unscored[1:] = (split.counts.held_out == 0) & (split.counts.buffer > 0)
+    if unscored.any():
+        # Learned from whole, unless that takes from other classes all that they are scored on.
+        other = allot(ground, unscored, options)
+        whole = work.split(other)
+        if (whole.scored >= split.scored).all():
+            plan, split = other, whole
+    notes = split_notes(plan, split.counts, classes.classes.names, options)
+    return replace(split, notes=tuple(notes))
 
 
-def _check(usable: NDArray[np.int64], classes: Numbering) -> None:
+def _check(censuses: Sequence[Census], classes: Numbering) -> None:
     """Refuse labels from which no classes can be told apart."""
-    found = np.flatnonzero(usable)
+    found = np.unique(np.concatenate([census.counts.numbers for census in censuses]))
     if len(found) == 0:
-        raise InputError("no labelled pixel has data; do labels and scene lie on one ground?")
+        raise InputError(
+            "no labelled pixel has data and lies inside the mask; do labels and scene lie on one "
+            "ground?"
+        )
     if len(found) == 1:
         raise InputError(
             f"labels of one class alone ({classes.classes.names[found[0] - 1]}); at least two are "
@@ -163,201 +128,94 @@ def _check(usable: NDArray[np.int64], classes: Numbering) -> None:
         )
 
 
+def _first_of_ground(sites: Sequence[Site]) -> list[int]:
+    """The first of the sites that lies on the very pixels of each, such as of another date."""
+    return [
+        next(first for first, other in enumerate(sites) if _same_ground(site, other))
+        for site in sites
+    ]
+
+
+def _same_ground(one: Site, other: Site) -> bool:
+    places = [(s.area, s.grid.rows, s.grid.cols, s.grid.transform) for s in (one, other)]
+    return places[0] == places[1] and same_crs(one.grid.crs, other.grid.crs)
+
+
 @dataclass(frozen=True, eq=False)
-class _Plan:
-    """Which ground is learned from, and how much of it.
+class _Work:
+    """A split under way."""
 
-    Attributes:
-        halves: Blocks of separate ground; None when all ground is learned from.
-        strata: Of each site `(down, across)`, the part of the ground that a cell belongs to.
-        learnable: `(strata, K + 1)` pixels that may be learned from.
-        quotas: `(strata, K + 1)` pixels that are.
-        whole: `(K + 1,)` classes that are learned from on any ground.
-        wanted: `(K + 1,)` pixels of each class to learn from, before any limit.
-        usable: `(K + 1,)` labelled pixels with data.
-    """
+    sites: Sequence[Site]
+    censuses: Sequence[Census]
+    names: Mapping[int, str]
+    options: SplitOptions
 
-    halves: Halves | None
-    strata: tuple[NDArray[np.int64], ...]
-    learnable: NDArray[np.int64]
-    quotas: NDArray[np.int64]
-    whole: NDArray[np.bool_]
-    wanted: NDArray[np.int64]
-    usable: NDArray[np.int64]
+    def split(self, plan: Allotment) -> Split:
+        """Draw what is learned from, and find what is left to score on."""
+        training = self._drawn(plan)
+        held_out = None if self.options.kind == "none" else self._held_out(plan, training)
+        return Split(training, held_out, self._counts(plan, training, held_out), ())
 
-    def held_ground(self, site: int) -> NDArray[np.bool_] | None:
-        """Cells that are held out, `(down, across)`."""
-        return None if self.halves is None else self.halves.held_out[self.strata[site]]
+    def _drawn(self, plan: Allotment) -> tuple[Marks, ...]:
+        """The pixels of each site that are learned from."""
+        drawing = Drawing(plan.quotas, self.options.seed)
+        for site, census in enumerate(self.censuses):
+            labels, strata = census.labels, plan.ground.strata[site]
+            for window in census.windows:
+                found = labels.read(window)
+                rows, cols = np.nonzero(found)
+                stratum = at_pixels(strata, labels.area, labels.side, window)[rows, cols]
+                numbers, here = found[rows, cols].astype(np.int64), np.full(len(rows), site)
+                # What lies on held-out ground has no quota there.
+                drawing.offer(Pixels(stratum, numbers, here, rows + window.row, cols + window.col))
+        pixels = drawing.drawn()
+        return tuple(marks_of(pixels, site, self.names) for site in range(len(self.sites)))
 
-
-def _plan(censuses: Sequence[Census], classes: int, options: SplitOptions) -> _Plan:
-    """Divide the ground, and what is learned from among its parts."""
-    counts = [census.counts for census in censuses]
-    halves, held = None, np.zeros(1, bool)
-    strata = tuple(np.zeros((part.down, part.across), np.int64) for part in counts)
-    if options.kind == "separated":
-        halves = halve(counts, classes, options.buffer, options.seed)
-        strata, held = halves.blocks, halves.held_out
-    table = _by_stratum(counts, strata, len(held), classes)
-    usable = table.sum(axis=0)
-    whole = (usable > 0) & (table[~held].sum(axis=0) == 0)
-    learnable = np.where(held[:, None] & ~whole, 0, table)
-    wanted = _wanted(learnable.sum(axis=0), options)
-    quotas = _quotas(np.minimum(wanted, MOST_DRAWN), learnable, options.seed)
-    return _Plan(halves, strata, learnable, quotas, whole, wanted, usable)
-
-
-def _wanted(learnable: NDArray[np.int64], options: SplitOptions) -> NDArray[np.int64]:
-    """Pixels of each class to learn from, `(K + 1,)`."""
-    wanted = learnable
-    if options.kind == "random":
-        # The other half is to score on; a single pixel is learned from.
-        wanted = np.where(learnable > 1, learnable // 2, learnable)
-    return wanted if options.per_class is None else np.minimum(wanted, options.per_class)
-
-
-def _by_stratum(
-    counts: Sequence[CellCounts], strata: Sequence[NDArray[np.int64]], size: int, classes: int
-) -> NDArray[np.int64]:
-    """Pixels of each stratum and class, `(size, K + 1)`."""
-    table = np.zeros((size, classes + 1), np.int64)
-    for part, stratum in zip(counts, strata, strict=True):
-        np.add.at(table, (stratum.ravel()[part.cells], part.numbers), part.counts)
-    return table
-
-
-def _quotas(
-    wanted: NDArray[np.int64], learnable: NDArray[np.int64], seed: int
-) -> NDArray[np.int64]:
-    """Pixels to draw, `(strata, K + 1)`: of each class as even over the ground as it has them."""
-    order = np.random.default_rng(seed).permutation(len(learnable)).tolist()
-    columns = zip(wanted.tolist(), learnable.T, strict=True)
-    return np.stack([even_shares(total, column, order) for total, column in columns], axis=1)
-
-
-def _drawn(
-    censuses: Sequence[Census], plan: _Plan, names: Mapping[int, str], seed: int
-) -> tuple[Marks, ...]:
-    """The pixels of each site that are learned from."""
-    drawing = Drawing(plan.quotas, seed)
-    for site, census in enumerate(censuses):
-        labels = census.labels
-        for window in census.windows:
-            found = labels.read(window)
-            stratum = at_pixels(plan.strata[site], labels.area, labels.side, window)
-            rows, cols = np.nonzero(found)
-            numbers, strata = found[rows, cols].astype(np.int64), stratum[rows, cols]
-            # What lies on held-out ground has no quota there.
-            here = np.full(len(rows), site, np.int64)
-            drawing.offer(Pixels(strata, numbers, here, rows + window.row, cols + window.col))
-    pixels = drawing.drawn()
-    return tuple(marks_of(pixels, site, names) for site in range(len(censuses)))
-
-
-def _held_out(
-    censuses: Sequence[Census], plan: _Plan, training: Sequence[Marks], options: SplitOptions
-) -> tuple[HeldOut, ...] | None:
-    """What each site is scored on."""
-    if options.kind == "none":
-        return None
-    buffer = options.buffer if options.kind == "separated" else 0
-    return tuple(
-        HeldOut(census.labels, marks, buffer, plan.held_ground(site), plan.whole)
-        for site, (census, marks) in enumerate(zip(censuses, training, strict=True))
-    )
-
-
-def _counted(
-    censuses: Sequence[Census],
-    plan: _Plan,
-    training: Sequence[Marks],
-    held_out: Sequence[HeldOut] | None,
-) -> SplitCounts:
-    """Count what came of all labels."""
-    size = len(plan.usable)
-    labelled = sum((census.labelled for census in censuses), np.zeros(size, np.int64))
-    learned = sum(
-        (np.bincount(m.numbers, minlength=size) for m in training), np.zeros(size, np.int64)
-    )
-    scored = np.zeros(size, np.int64)
-    for census, labels in zip(censuses, held_out or (), strict=held_out is not None):
-        for window in census.windows:
-            scored += np.bincount(labels.read(window).ravel(), minlength=size)
-    near = np.zeros(size, np.int64)
-    if plan.halves is not None:
-        near = plan.usable - plan.learnable.sum(axis=0) - scored
-    columns = (labelled, labelled - plan.usable, learned, scored, near)
-    return SplitCounts(*(column[1:] for column in columns))
-
-
-def _notes(
-    plan: _Plan, counts: SplitCounts, classes: Numbering, options: SplitOptions
-) -> Iterator[str]:
-    """What has to be said."""
-    names = np.array(classes.classes.names, object)
-    lost = int(counts.invalid.sum())
-    if lost:
-        yield f"{lost} of {counts.labelled.sum()} labelled pixels have no data and are left out"
-    gone = (counts.labelled > 0) & (plan.usable[1:] == 0)
-    if gone.any():
-        yield f"no label on a pixel with data, not learned: {_listed(names[gone])}"
-    yield from _training_notes(plan, counts, names, options)
-    if options.kind == "none":
-        yield "nothing is held out: a score on these labels would be too good"
-        return
-    if options.kind == "random":
-        yield (
-            "random split: optimistic, because pixels that are scored lie next to pixels that "
-            "are learned from and share their surroundings"
-        )
-    if plan.halves is not None:
-        side, held = plan.halves.side, plan.halves.held_out
-        yield (
-            f"{np.count_nonzero(held)} of {len(held)} blocks of {side} x {side} pixels are held "
-            f"out; {counts.buffer.sum()} labelled pixels in them lie within {options.buffer} "
-            "pixels of one that is learned from and are left out"
-        )
-    yield from _scoring_notes(plan, counts, names, options)
-
-
-def _training_notes(
-    plan: _Plan, counts: SplitCounts, names: NDArray[np.object_], options: SplitOptions
-) -> Iterator[str]:
-    capped = plan.wanted[1:] > MOST_DRAWN
-    if capped.any():
-        yield f"{MOST_DRAWN} pixels of a class are drawn, no more: {_listed(names[capped])}"
-    if options.per_class is not None:
-        few = (counts.training > 0) & (counts.training < min(options.per_class, MOST_DRAWN))
-        if few.any():
-            found = zip(names[few], counts.training[few], strict=True)
-            fewer = _listed(np.array([f"{name} ({count})" for name, count in found], object))
-            yield f"fewer than {options.per_class} pixels to learn from: {fewer}"
-
-
-def _scoring_notes(
-    plan: _Plan, counts: SplitCounts, names: NDArray[np.object_], options: SplitOptions
-) -> Iterator[str]:
-    """Which classes are not scored, and why."""
-    usable = plan.usable[1:]
-    unscored = (usable > 0) & (counts.held_out == 0)
-    single = unscored & (usable == 1)
-    if single.any():
-        yield f"one labelled pixel, learned from, not scored: {_listed(names[single])}"
-    near = unscored & (counts.buffer > 0)
-    if near.any():
-        yield (
-            f"all held-out pixels within {options.buffer} pixels of one that is learned from, "
-            f"not scored: {_listed(names[near])}"
-        )
-    rest = unscored & ~single & ~near
-    if rest.any():
-        yield (
-            "in one block or one place, not to be divided: learned from whole, not scored: "
-            f"{_listed(names[rest])}"
+    def _held_out(self, plan: Allotment, training: Sequence[Marks]) -> tuple[HeldOut, ...]:
+        """What each site is scored on."""
+        if plan.ground.halves is None:
+            return tuple(
+                HeldOut(census.labels, marks, 0, None, np.zeros_like(plan.whole))
+                for census, marks in zip(self.censuses, training, strict=True)
+            )
+        return tuple(
+            HeldOut(
+                census.labels,
+                self._around(site, training),
+                self.options.buffer,
+                plan.ground.held_cells(site),
+                plan.whole,
+            )
+            for site, census in enumerate(self.censuses)
         )
 
+    def _around(self, site: int, training: Sequence[Marks]) -> Marks:
+        """What any site learns from, as pixels of this one: scenes may overlap."""
+        here, parts = self.sites[site], []
+        for other, marks in zip(self.sites, training, strict=True):
+            if _same_ground(other, here):
+                parts.append(marks)
+                continue
+            reach = self.options.buffer
+            places = pixels_elsewhere(marks.rows, marks.cols, other.grid, here.grid, reach)
+            parts.append(Marks.at(*places))
+        return joined(parts)
 
-def _listed(names: NDArray[np.object_]) -> str:
-    """Names in one line; of many, the first."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    def _counts(
+        self, plan: Allotment, training: Sequence[Marks], held_out: Sequence[HeldOut] | None
+    ) -> SplitCounts:
+        """Pixels of each class."""
+        size = plan.quotas.shape[1]
+        labelled, learned, scored, near = np.zeros((4, size), np.int64)
+        for census, marks in zip(self.censuses, training, strict=True):
+            labelled += census.labelled
+            learned += np.bincount(marks.numbers, minlength=size)
+        for census, labels in zip(self.censuses, held_out or (), strict=held_out is not None):
+            for window in census.windows:
+                scored += np.bincount(labels.read(window).ravel(), minlength=size)
+        scored[0] = 0
+        usable = plan.ground.usable.sum(axis=0)
+        if plan.ground.halves is not None:
+            near = usable - plan.learnable.sum(axis=0) - scored
+        columns = (labelled, labelled - usable, learned, scored, near)
+        return SplitCounts(*(column[1:] for column in columns))

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -134,9 +135,8 @@ def _write_layer(file: Path, layer: str, points: Marks, grid: PixelGrid, classes
     import pyogrio  # 60 MB that only vectors need
     from pyogrio.errors import DataLayerError, DataSourceError
 
-    a, b, c, d, e, f, *_ = grid.transform
-    cols, rows = points.cols + 0.5, points.rows + 0.5
-    centres = shapely.points(a * cols + b * rows + c, d * cols + e * rows + f)
+    places: Any = (points.cols + 0.5, points.rows + 0.5)  # the types of Affine know no arrays
+    centres = shapely.points(*(grid.transform @ places))
     names = np.array(["", *classes.names], object)
     try:
         with warnings.catch_warnings():

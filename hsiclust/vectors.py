@@ -7,7 +7,7 @@ they cross, and points the pixel that they fall in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from hsiclust.errors import InputError, NoOverlapError
-from hsiclust.features import LARGEST_NUMBER, Geometries, Numbers, read_features
+from hsiclust.features import LARGEST_NUMBER, Features, Geometries, Numbers, read_features
 from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.overlaps import overlap_note
 
 # Samples along each side of a pixel: coverage is known to 1/64.
 _SAMPLES = 8
@@ -166,23 +167,42 @@ def open_vectors(path: str, grid: PixelGrid, field: str | None, layer: str | Non
     if crs is not None and grid.crs is not None and not same_crs(crs, grid.crs):
         geometries = _reprojected(geometries, crs, grid.crs)
         notes.append(f"reprojected from {crs_name(crs)} to {crs_name(grid.crs)}")
-    usable = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries)) & (numbers > 0)
-    if not usable.all():
-        lost = f"{np.count_nonzero(~usable)} of {len(usable)} features left out"
-        notes.append(f"{lost}: no class, or no shape that can be read or reprojected")
-    note = f"{path}: {'; '.join(notes)}" if notes else None
-    return _placed(path, grid, geometries[usable], numbers[usable], features.names, note)
+    geometries = _finite(geometries)
+    notes += _left_out(features, geometries)
+    usable = ~shapely.is_missing(geometries) & (numbers > 0)
+    shapes, more = _placed(path, grid, geometries[usable], numbers[usable])
+    notes += more
+    return VectorTruth(features.names, f"{path}: {'; '.join(notes)}" if notes else None, *shapes)
+
+
+def _left_out(features: Features, placed: Geometries) -> Iterator[str]:
+    """Which features cannot be used, and why."""
+    missing = shapely.is_missing(features.geometries)
+    empty = shapely.is_empty(features.geometries)
+    lost = shapely.is_missing(placed)
+    reasons = {
+        "no class": ~lost & (features.numbers <= 0),
+        "no shape that can be read": missing,
+        "empty": empty,
+        "cannot be reprojected": lost & ~missing & ~empty,
+    }
+    counts = {reason: int(np.count_nonzero(which)) for reason, which in reasons.items()}
+    if any(counts.values()):
+        said = ", ".join(f"{reason}: {count}" for reason, count in counts.items() if count)
+        yield f"{sum(counts.values())} of {len(placed)} features left out ({said})"
 
 
 def _placed(
-    path: str,
-    grid: PixelGrid,
-    geometries: Geometries,
-    numbers: Numbers,
-    names: Mapping[int, str],
-    note: str | None,
-) -> VectorTruth:
-    """Turn map coordinates into pixels, where no grid is rotated and no coordinate large."""
+    path: str, grid: PixelGrid, geometries: Geometries, numbers: Numbers
+) -> tuple[list[Shapes], list[str]]:
+    """Turn map coordinates into pixels, where no grid is rotated and no coordinate large.
+
+    Returns:
+        Points, lines and polygons; and what has to be said.
+
+    Raises:
+        NoOverlapError: Nothing meets the grid.
+    """
     to_pixel = ~grid.transform
 
     def pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,13 +212,24 @@ def _placed(
     while (shapely.get_type_id(parts) > shapely.GeometryType.POLYGON).any():
         parts, inner = shapely.get_parts(parts, return_index=True)
         owner = owner[inner]
-    dimension = shapely.get_dimensions(parts)
-    shapes = [Shapes.of(parts[dimension == d], numbers[owner[dimension == d]]) for d in range(3)]
-    if not any(len(kind.within(grid.window)[0]) for kind in shapes):
+    extent = shapely.box(0, 0, grid.cols, grid.rows)
+    shapely.prepare(extent)
+    meets = shapely.intersects(extent, parts)
+    parts, owner = parts[meets], owner[meets]
+    inside = len(np.unique(owner))
+    if inside == 0:
         raise NoOverlapError(
             f"{path}: none of its {len(geometries)} usable features meets the scene's grid"
         )
-    return VectorTruth(names, note, *shapes)
+    notes = []
+    if inside < len(geometries):
+        outside = len(geometries) - inside
+        notes.append(f"{outside} of {len(geometries)} features lie outside the scene")
+    dimension = shapely.get_dimensions(parts)
+    areas = dimension == 2
+    overlap = overlap_note(parts[areas], numbers[owner[areas]], extent)
+    kinds = [Shapes.of(parts[dimension == d], numbers[owner[dimension == d]]) for d in range(3)]
+    return kinds, notes + ([overlap] if overlap else [])
 
 
 def _reprojected(geometries: Geometries, source: str, target: str) -> Geometries:

@@ -425,3 +425,56 @@ def test_layers(tmp_path):
         open_truth(path, GRID, field="kind")
     read = open_truth(path, GRID, field="kind", layer="two").read(Window(0, 0, 2, 2))
     np.testing.assert_array_equal(read, [[0, 0], [0, 2]])
+
+
+def test_what_is_left_out_is_counted_in_one_line(tmp_path):
+    shapes = [square(0, 0), square(1, 1), square(900, 0), None, shapely.Polygon(), square(5, 5)]
+    path = tmp_path / "v.gpkg"
+    placed = [
+        None
+        if shape is None
+        else shapely.transform(shape, lambda p: np.column_stack(NORTH_UP @ tuple(p.T)))
+        for shape in shapes
+    ]
+    kind = np.array([1, 0, 2, 3, 4, 5])
+    write_vectors(
+        path, shapely.to_wkb(placed), [kind], ["kind"], crs="EPSG:32633", geometry_type="Polygon"
+    )
+    truth = open_truth(path, GRID, field="kind")
+    assert truth.note == (
+        f"{path}: 3 of 6 features left out (no class: 1, no shape that can be read: 1, empty: 1); "
+        "1 of 3 features lie outside the scene"
+    )
+
+
+def test_overlapping_polygons_of_different_classes_are_said(tmp_path):
+    bow = shapely.Polygon([(30, 20), (40, 30), (40, 20), (30, 30)])  # crosses itself
+    shapes = [
+        square(0, 0, 10, 10),
+        square(0, 8, 10, 10),  # another class on 10 x 2 pixels
+        square(0, 18, 10, 10),  # shares a border
+        square(5, 18, 10, 10),  # overlaps one of its own class
+        square(35, 0, 99, 4),
+        square(38, 0, 99, 4),  # in common 2 x 4 pixels on the scene, and many outside
+        bow,
+    ]
+    path = write_features(tmp_path / "v.gpkg", shapes, kind=[2, 1, 3, 3, 4, 5, 6])
+    truth = open_truth(path, GRID, field="kind")
+    assert truth.note == (
+        f"{path}: polygons of different classes overlap (pairs: 2, pixels: about 28): "
+        "the lower class number was taken there"
+    )
+    np.testing.assert_array_equal(truth.read(Window(3, 6, 1, 6)), [[2, 2, 1, 1, 1, 1]])
+
+
+def test_an_outline_that_crosses_itself_is_looked_at(tmp_path):
+    bow = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    path = write_features(tmp_path / "v.gpkg", [bow, square(0, 0, 10, 10)], kind=[1, 2])
+    assert "(pairs: 1, pixels: about 50)" in open_truth(path, GRID, field="kind").note
+
+
+def test_the_search_for_overlaps_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("hsiclust.overlaps._MOST_CORNERS", 25)
+    shapes = [square(0, 0, 9, 9)] * 4
+    path = write_features(tmp_path / "v.gpkg", shapes, kind=[1, 2, 3, 4])
+    assert "(pairs: at least 2, pixels: about 162)" in open_truth(path, GRID, field="kind").note
