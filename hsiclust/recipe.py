@@ -5,18 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import torch
-
 from hsiclust.bands import Bands
 from hsiclust.errors import NoOverlapError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.modelfile import FittedModel, load_model
-from hsiclust.models.base import Method
-from hsiclust.models.contrastdm import ContrastDm
-from hsiclust.models.forest import Forest
-from hsiclust.models.kmeans import KMeans
-from hsiclust.models.sscc import Sscc
-from hsiclust.models.svm import Svm
+from hsiclust.newmethod import new_method, succeeded
 from hsiclust.numbering import Numbering
 from hsiclust.palette import Classes
 from hsiclust.sample import Region, fit_to_scenes
@@ -46,55 +39,15 @@ def initial_model(
         ModelError: `options.init` cannot be used.
         UsageError: Options that contradict the store or the model to go on from.
     """
-    if options.init is not None:
-        model = load_model(options.init)
-        _check_init(model, options)
-        return model
-    transform, sensor, nodata = _transform(sources, options)
-    classes = Classes.numbered(options.classes or _CLASSES)
+    unlabelled = options.chosen_method == "contrastdm" and numbering is None
+    classes = Classes.numbered(options.classes or (1 if unlabelled else _CLASSES))
     if numbering is not None:
         classes = numbering.classes
+    if options.init is not None:
+        return succeeded(load_model(options.init), classes, options)
+    transform, sensor, nodata = _transform(sources, options)
     method = new_method(transform.components, len(classes), options)
     return FittedModel(method, transform, sensor, nodata, classes)
-
-
-def new_method(components: int, classes: int, options: TrainOptions) -> Method:
-    """An unfitted method; its weights are drawn from the seed."""
-    chosen = options.chosen_method
-    if chosen == "kmeans":
-        smoothing = {} if options.smoothing is None else {"smoothing": options.smoothing}
-        return KMeans(components, classes, **smoothing)
-    if chosen == "svm":
-        return Svm(components, classes)
-    if chosen == "forest":
-        return Forest(components, classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        if chosen == "contrastdm":
-            return ContrastDm(components, classes, options.contrastdm_settings)
-        return Sscc(components, classes, options.settings)
-
-
-def _check_init(model: FittedModel, options: TrainOptions) -> None:
-    """Refuse settings that differ from those of the model to go on from."""
-    config = model.method.config()
-    settled = {
-        "method": (options.method, model.method.name),
-        "classes": (options.classes, model.method.classes),
-        "recipe": (options.recipe, None),
-        "smoothing": (options.smoothing, config.get("smoothing")),
-        "transform": (options.kind, model.transform.kind),
-        "components": (options.components, model.transform.components),
-        "bidx": (options.bands, None),
-        "teacher": (options.teacher, None),
-        "contrast": (options.contrast, None),
-    }
-    for name, (asked, has) in settled.items():
-        if asked is not None and asked != has:
-            raise UsageError(
-                f"--{name} {asked} does not go with --init {options.init}, which settles it"
-                + ("" if has is None else f" as {has}")
-            )
 
 
 def mask_of(grid: PixelGrid, options: TrainOptions) -> Mask | None:

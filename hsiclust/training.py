@@ -283,6 +283,8 @@ def _learn(method: Method, pixels: TrainingPixels, first: int, run: Run) -> Iter
 def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions) -> Counts:
     """Put the clusters into their final order; returns how many pixels each holds."""
     method.eval()
+    if not method.knows_classes:
+        return np.zeros(method.classes, np.int64)
     sample = label_sample(method, tiles)
     if method.supervised:
         return sample.counts  # the classes are the user's

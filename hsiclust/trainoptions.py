@@ -209,7 +209,11 @@ class TrainOptions:
         settings = self.contrastdm or ContrastDmConfig()
         if self.pretraining is False:
             settings = replace(settings, pretraining_steps=0)
-        return settings
+        if self.diffusion is not None:
+            settings = settings.with_diffusion() if self.diffusion else settings.without_diffusion()
+        if self.synthetic is not None:
+            settings = replace(settings, synthetic=self.synthetic)
+        return replace(settings, labelled=self.labels is not None)
 
     def most_pixels(self, method: Method) -> int:
         """Most pixels that a method is to learn from."""

@@ -228,6 +228,11 @@ class Method(nn.Module, ABC):
             generator: Random numbers, the same at every start.
         """
 
+    @property
+    def knows_classes(self) -> bool:
+        """Whether a model of it can label; one that is only pre-trained cannot."""
+        return True
+
     def teach(self, values: Tensor) -> Lesson | None:  # noqa: ARG002
         """What the pixels of a tile are to be learned as; None without a teacher.
 

@@ -70,6 +70,11 @@ class ContrastDm(Classifier):
         }
 
     @property
+    def knows_classes(self) -> bool:
+        """Whether it had labels."""
+        return self.settings.labelled
+
+    @property
     def crop_shape(self) -> CropShape:
         """No crops: pixels of a table, which the jury sees from far."""
         return CropShape(count=0, outputs=1, context=max(self.halo, CONTEXT))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hsiclust.errors import ModelError
 
+# What the diffusion model is trained with where it takes part.
+_DIFFUSION_STEPS, _SYNTHETIC = 1000, 50
 _MOST, _WIDEST, _MOST_STEPS = 16, 4096, 10**7
 
 
@@ -38,6 +40,7 @@ class ContrastDmConfig:
         sharpness: Power that the jury's chances are raised to.
         noise: Largest deviation of the noise in a changed pixel.
         dropout: Largest part of its features that are hidden.
+        guest_width: Channels of an encoder of SSCC that is one more coder; 0 for none.
         pretrained: Whether the coders come from an earlier training.
         labelled: Whether there are classes to learn; without, coders are pre-trained and no more.
     """
@@ -65,6 +68,7 @@ class ContrastDmConfig:
     sharpness: float = 2.0
     noise: float = 0.2
     dropout: float = 0.2
+    guest_width: int = 0
     pretrained: bool = False
     labelled: bool = True
 
@@ -80,3 +84,21 @@ class ContrastDmConfig:
             raise ModelError(f"steps {steps} are not within 0..{_MOST_STEPS}")
         if not any(deviation > 0 for deviation in self.deviations) and self.coders:
             raise ModelError(f"deviations {self.deviations}: coders need a scale above 0")
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the coders have learned something when a training is over."""
+        return self.coders > 0 and (self.pretraining_steps > 0 or self.pretrained)
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the jury hears codes."""
+        return self.is_pretrained or self.guest_width > 0
+
+    def with_diffusion(self) -> ContrastDmConfig:
+        """With the diffusion model, as in the paper: it refines codes and makes synthetic ones."""
+        return replace(self, diffusion_steps=_DIFFUSION_STEPS, refined=True, synthetic=_SYNTHETIC)
+
+    def without_diffusion(self) -> ContrastDmConfig:
+        """Without it."""
+        return replace(self, diffusion_steps=0, refined=False, synthetic=0)

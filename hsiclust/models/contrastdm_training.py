@@ -23,6 +23,7 @@ from hsiclust.models.diffusion import (
     gaussian_vectors,
     refined,
 )
+from hsiclust.models.encoder import DenseEncoder
 from hsiclust.models.featurenet import ClassNet, Coder, Committee, as_image, as_rows, chances
 from hsiclust.models.jury import Jury, Synthetic, Verdict
 from hsiclust.models.losses import BarlowTwins
@@ -34,6 +35,8 @@ from hsiclust.models.schedule import one_cycle
 log = logging.getLogger(__name__)
 
 PRETRAINING, DIFFUSION, DISTILLATION = "contrastive pre-training", "diffusion", "distillation"
+# Pixels that pass through a network at once.
+_AT_ONCE = 2**14
 
 
 class Parts(nn.Module):
@@ -53,8 +56,13 @@ class Parts(nn.Module):
             Coder(around, widths, settings.projected) for _ in range(settings.coders)
         )
         self.denoiser: Denoiser | None = None
-        if settings.diffusion_steps:
-            size = settings.coders * widths[-1]
+        self.guest: DenseEncoder | None = None
+        if settings.guest_width:
+            self.guest = DenseEncoder(space.components, settings.guest_width)
+        if settings.diffusion_steps and settings.has_codes:
+            size = settings.guest_width
+            if settings.is_pretrained:
+                size += settings.coders * widths[-1]
             self.denoiser = Denoiser(size, classes, DiffusionConfig())
         nets = [ClassNet(space.features, widths, classes) for _ in range(settings.nets)]
         self.committee = Committee(nets)
@@ -76,7 +84,7 @@ def phases(settings: ContrastDmConfig) -> list[Phase]:
             for number in range(settings.coders)
         ]
     if settings.labelled:
-        if settings.diffusion_steps:
+        if settings.diffusion_steps and settings.has_codes:
             found.append(Phase(DIFFUSION, 0, settings.diffusion_steps))
         found += [Phase(DISTILLATION, number, settings.steps) for number in range(settings.nets)]
     return found
@@ -209,16 +217,17 @@ class Training:
 
     @cached_property
     def codes(self) -> Tensor:
-        """Codes of all pixels, side by side, standardised: `(M, coders E)`."""
+        """Codes of all pixels, side by side, standardised: `(M, E)`."""
+        guest, parts = self.parts.guest, self.features.split(_AT_ONCE)
+        codes = []
         with torch.no_grad():
-            found = torch.cat(
-                [
-                    torch.cat([coder.eval()(self._around(part).float()) for part in parts])
-                    for coder in self.parts.coders
-                    for parts in [self.features.split(2**14)]
-                ],
-                dim=1,
-            )
+            if self.settings.is_pretrained:
+                for coder in self.parts.coders:
+                    coder.eval()
+                    codes.append(torch.cat([coder(self._around(part).float()) for part in parts]))
+            if guest is not None:
+                codes.append(self.table.features(guest.eval(), guest.receptive_field // 2))
+        found = torch.cat(codes, dim=1)
         return (found - found.mean(dim=0)) / found.std(dim=0).clamp_min(1e-6)
 
     @cached_property
@@ -239,11 +248,11 @@ class Training:
     def _benches(self, jury: Jury) -> tuple[list[Tensor], Synthetic | None]:
         """Codes for the jury, plain and refined, and synthetic ones."""
         settings, denoiser = self.settings, self.parts.denoiser
-        if not settings.coders or not (settings.pretraining_steps or settings.pretrained):
+        if not settings.has_codes:
             return [], None
         codes = [self.codes]
         if settings.refined and denoiser is not None:
-            parts = self.codes.split(2**14)
+            parts = self.codes.split(_AT_ONCE)
             codes.append(torch.cat([refined(denoiser.eval(), part) for part in parts]))
         if not settings.synthetic:
             return codes, None

@@ -129,6 +129,7 @@ def _walk(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
     matrix = matrix + sparse.diags(alone.astype(np.float64))
     total = np.asarray(matrix.sum(axis=1)).ravel()
     walk = (sparse.diags(1 / total) @ matrix).tocsr()
+    walk.sort_indices()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
         return torch.sparse_csr_tensor(
