@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from hsiclust.errors import UsageError
 from hsiclust.models.calibration import HIGHEST, LOWEST, fit_temperature
@@ -16,8 +16,10 @@ def drawn(count, temperature, classes=5, seed=0):
     return logits, np.minimum((rng.random((count, 1)) > sums).sum(axis=1), classes - 1)
 
 
-def likelihood(logits, classes, temperature):
-    return -log_softmax(logits / temperature, axis=1)[np.arange(len(classes)), classes].mean()
+def brier(logits, classes, temperature):
+    chances = softmax(logits / temperature, axis=1)
+    truth = np.eye(logits.shape[1])[classes]
+    return np.square(chances - truth).sum(axis=1).mean()
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1, 2.5, 8])
@@ -28,13 +30,13 @@ def test_the_temperature_that_classes_were_drawn_with_is_found(temperature):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 50), true=st.floats(0.1, 10))
-def test_no_other_temperature_is_likelier(seed, count, true):
+def test_no_other_temperature_scores_better(seed, count, true):
     logits, classes = drawn(count, true, seed=seed)
     found = fit_temperature(logits, classes, prior=0)
     assert LOWEST * (1 - 1e-9) <= found <= HIGHEST * (1 + 1e-9)
     tried = np.geomspace(LOWEST, HIGHEST, 300)
-    best = min(likelihood(logits, classes, each) for each in tried)
-    assert likelihood(logits, classes, found) <= best + 1e-6
+    best = min(brier(logits, classes, each) for each in tried)
+    assert brier(logits, classes, found) <= best + 1e-6
 
 
 @pytest.mark.parametrize("prior", [0, 1])
@@ -48,7 +50,8 @@ def test_scaled_logits_scale_the_temperature(prior):
 def test_few_pixels_that_are_all_right_do_not_make_certain():
     logits = np.eye(3) * 8.0
     classes = np.arange(3)
-    assert fit_temperature(logits, classes, prior=0) == pytest.approx(LOWEST)
+    certain = fit_temperature(logits, classes, prior=0)
+    assert softmax(logits / certain, axis=1).max(axis=1) == pytest.approx(1, abs=1e-9)
     found = fit_temperature(logits, classes)
     assert softmax(logits / found, axis=1).max(axis=1) == pytest.approx(0.75 + 0.25 / 3, abs=1e-3)
 

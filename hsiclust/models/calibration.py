@@ -7,29 +7,35 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import softmax
 
 from hsiclust.errors import UsageError
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures that are looked at."""
 
+_LOOKS = 25
+
 
 def fit_temperature(
     logits: NDArray[np.floating], classes: NDArray[np.integer], prior: float = 1.0
 ) -> float:
-    """The temperature T by which logits are divided before the softmax (Guo et al. 2017, eq. 9).
+    """The temperature T by which logits are divided before the softmax (Guo et al. 2017).
 
-    T minimises the negative log-likelihood of pixels that training has not seen; labels do not
-    change. Where all of few pixels are right, the likelihood alone makes T as small as allowed and
-    every confidence 100. So each pixel gives the share `prior / (M + prior)` of its weight to all
-    classes alike, as Platt (1999) did for two classes: M pixels that are all right then get a mean
-    confidence near `M / (M + prior)`, and of many pixels little changes.
+    T minimises the Brier score, the mean squared distance of the probabilities p from the truth y,
+    on pixels that training has not seen; labels do not change. The likelihood, which Guo et al.
+    take, hangs on the few pixels that are surely and wrongly labelled: it blurs all others for
+    their sake, and on the scenes at hand the calibration error rose where it should have fallen.
+
+    Where all of few pixels are right, T would be as small as allowed and every confidence 100. So
+    each pixel gives the share `prior / (M + prior)` of its truth to all classes alike, as Platt
+    (1999) did for two classes: M pixels that are all right then get a mean confidence near
+    `M / (M + prior)`, and of many pixels little changes.
 
     Args:
         logits: `(M, K)`, scores before the softmax.
         classes: `(M,)`, the right class of each pixel, 0..K-1.
-        prior: How many pixels the doubt is worth; 0 leaves the likelihood alone.
+        prior: How many pixels the doubt is worth; 0 leaves the score alone.
 
     Returns:
         T from `LOWEST` to `HIGHEST`; 1 without pixels.
@@ -42,20 +48,21 @@ def fit_temperature(
     _check(scores, right, prior)
     if not len(scores):
         return 1.0
-    scores = scores - scores.max(axis=1, keepdims=True)
-    # All that the loss needs of the classes, whatever T is.
     share = prior / (len(scores) + prior)
-    of_right = scores[np.arange(len(scores)), right].mean()
-    aim = (1 - share) * of_right + share * scores.mean()
+    pixels = np.arange(len(scores))
 
     def loss(log_temperature: float) -> float:
-        temperature = math.exp(log_temperature)
-        return float(logsumexp(scores / temperature, axis=1).mean() - aim / temperature)
+        """The Brier score less what does not depend on T."""
+        chances = softmax(scores / math.exp(log_temperature), axis=1)
+        of_right = (1 - share) * chances[pixels, right] + share / scores.shape[1]
+        return float((np.square(chances).sum(axis=1) - 2 * of_right).mean())
 
-    # The loss is convex in 1 / T, so it has one valley in log T too.
-    ends = (math.log(LOWEST), math.log(HIGHEST))
+    # There may be more than one valley: the best of a coarse look, then its surroundings.
+    looks = np.linspace(math.log(LOWEST), math.log(HIGHEST), _LOOKS)
+    best = int(np.argmin([loss(look) for look in looks]))
+    ends = (looks[max(best - 1, 0)], looks[min(best + 1, _LOOKS - 1)])
     found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-5})
-    return math.exp(min(found.x, *ends, key=loss))
+    return float(math.exp(min(found.x, *ends, key=loss)))
 
 
 def _check(scores: NDArray[np.float64], right: NDArray[np.integer], prior: float) -> None:
