@@ -18,12 +18,11 @@ from hsiclust.errors import InputError, ModelError
 from hsiclust.models.base import Batch, CropShape, Learned, Precision, Progress
 from hsiclust.models.classifier import Classifier, Samples, labelled_samples, standardise
 from hsiclust.models.pointwise import PixelNetwork, PixelStrips
+from hsiclust.models.scalespace import check_deviations
 
 log = logging.getLogger(__name__)
 
 DEVIATIONS = (1.0, 2.0, 4.0)
-LARGEST_DEVIATION = 64.0
-_MOST_SCALES = 16
 
 
 def deviations_of(config: Mapping[str, Any]) -> tuple[float, ...]:
@@ -33,13 +32,7 @@ def deviations_of(config: Mapping[str, Any]) -> tuple[float, ...]:
         ModelError: They are no such deviations.
     """
     found = tuple(float(value) for value in config["deviations"])
-    if not 1 <= len(found) <= _MOST_SCALES or not all(
-        0 <= value <= LARGEST_DEVIATION for value in found
-    ):
-        raise ModelError(
-            f"deviations {found} are not 1 to {_MOST_SCALES} numbers of pixels within "
-            f"0..{LARGEST_DEVIATION:g}"
-        )
+    check_deviations(found)
     return found
 
 
