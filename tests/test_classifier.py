@@ -37,9 +37,7 @@ def test_samples_are_the_labelled_pixels_that_may_be_learned_from() -> None:
     assert (empty.features.shape, empty.classes.shape) == ((0, 4), (0,))
 
 
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 9)
-)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 9))
 def test_labels_are_drawn_evenly(classes: list[int], most: int, seed: int) -> None:
     known = torch.tensor(classes)
     drawn = evenly_drawn(known, most, torch.Generator().manual_seed(seed))

@@ -1,7 +1,6 @@
 """ContrastDM with trainings of a few steps: what is tested hangs on no recipe."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import pytest
 import rasterio
 import torch
 from conftest import Killed, fields_cube, write_raster
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 import hsiclust.training as loop
 from hsiclust.api import plan_prediction, predict
@@ -26,6 +23,7 @@ from hsiclust.models.contrastdm_training import balanced
 from hsiclust.models.encoder import count_multiply_adds
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
+from hsiclust.newmethod import _heir
 from hsiclust.prediction_plan import PredictOptions
 from hsiclust.training import Step, train
 from hsiclust.trainoptions import TrainOptions
@@ -58,6 +56,20 @@ def few_jurors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jury, "_VIEWS", jury._VIEWS[:2])
     monkeypatch.setattr(jury, "_DIFFUSED", ())
     monkeypatch.setattr(jury, "_SPREADS", jury._SPREADS[:2])
+
+
+def scene_and_truth(folder: Path) -> tuple[Path, Path]:
+    cube, truth = fields_cube(45, 45)
+    return (
+        write_raster(folder / "scene.tif", cube, nodata=-9999),
+        write_raster(folder / "truth.tif", truth[None], nodata=0),
+    )
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> tuple[Path, Path]:
+    """Smaller than those of other tests: many trainings are to be quick."""
+    return scene_and_truth(tmp_path)
 
 
 @pytest.fixture
@@ -233,7 +245,7 @@ def test_a_seed_gives_one_model(
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
-@pytest.mark.parametrize("at", [3, 6, 8, 11, 13, 16, 18, 23])
+@pytest.mark.parametrize("at", [3, 8, 11, 13, 16, 23])
 def test_a_killed_training_goes_on_to_the_same_model_in_each_phase(
     fields: tuple[Path, Path],
     options: TrainOptions,
@@ -262,9 +274,7 @@ def test_a_killed_training_goes_on_to_the_same_model_in_each_phase(
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nobody disturbs."""
     folder = tmp_path_factory.mktemp("whole")
-    cube, truth = fields_cube()
-    scene = write_raster(folder / "scene.tif", cube, nodata=-9999)
-    labels = write_raster(folder / "truth.tif", truth[None], nodata=0)
+    scene, labels = scene_and_truth(folder)
     options = TrainOptions(
         labels=labels, per_class=8, contrastdm=DIFFUSING, device="cpu", engine=ENGINE
     )
@@ -286,7 +296,7 @@ def test_a_training_of_some_steps_finds_the_fields(
 
 
 def test_labels_do_not_depend_on_tiles_or_threads(options: TrainOptions, tmp_path: Path) -> None:
-    cube, truth = fields_cube(130, 140)
+    cube, truth = fields_cube(110, 120)
     scene = str(write_raster(tmp_path / "large.tif", cube, nodata=-9999))
     labels = write_raster(tmp_path / "labels.tif", truth[None], nodata=0)
     model = tmp_path / "m"
@@ -368,10 +378,9 @@ def test_pretraining_goes_on_without_labels(
     )
     assert result.steps == 10
     assert not method_of(tmp_path / "on").knows_classes
-    name = "0.encoder.0.conv.weight"
     before, after = coders(tmp_path / "pre"), coders(tmp_path / "on")
     weights = [key for key in before if key.endswith("weight")]
-    assert weights, name
+    assert weights
     assert not any(torch.equal(before[key], after[key]) for key in weights)
 
 
@@ -382,9 +391,7 @@ def test_a_model_of_other_classes_is_gone_on_from(
     with rasterio.open(fields[1]) as dataset:
         truth = dataset.read(1)
     other = write_raster(tmp_path / "two.tif", (truth > 2).astype(np.uint8)[None] * 6 + 1, nodata=0)
-    train(
-        [str(fields[0])], tmp_path / "m", replace(options, labels=other, init=tmp_path / "old")
-    )
+    train([str(fields[0])], tmp_path / "m", replace(options, labels=other, init=tmp_path / "old"))
     model = load_model(tmp_path / "m")
     assert model.method.classes == len(model.classes.names) == 7
     assert isinstance(model.method, ContrastDm)
@@ -429,48 +436,47 @@ def test_models_that_have_no_coders_are_not_gone_on_from(
     others = {
         "kmeans": TrainOptions(method="kmeans", classes=4, steps=2, engine=ENGINE),
         "svm": replace(options, method="svm", contrastdm=None),
-        "paper": TrainOptions(method="sscc", classes=4, steps=1, engine=ENGINE, recipe="paper"),
     }
-    mask = np.zeros((1, 60, 70), np.uint8)
-    mask[0, 20:24, 5:13] = 1
-    others["paper"] = replace(
-        others["paper"], classes=2, components=3, mask=write_raster(tmp_path / "mask.tif", mask)
-    )
     for name, asked in others.items():
-        if name == "paper":
-            continue
         train([str(fields[0])], tmp_path / name, asked)
         refused(fields[0], options, tmp_path / name, "--init", name)
 
 
-@pytest.mark.parametrize("method", ["kmeans", "sscc", "svm", "forest"])
-def test_a_contrastdm_is_not_gone_on_from_by_other_methods(
-    fields: tuple[Path, Path], options: TrainOptions, tmp_path: Path, method: str
+def test_the_papers_encoder_is_not_taken_over(options: TrainOptions) -> None:
+    paper = Sscc(3, 4, SsccConfig.paper())
+    with pytest.raises(UsageError, match="with the dense encoder, not from sscc"):
+        _heir(paper, 4, options)
+
+
+def test_other_methods_do_not_go_on_from_a_contrastdm(
+    fields: tuple[Path, Path], options: TrainOptions, tmp_path: Path
 ) -> None:
     train([str(fields[0])], tmp_path / "old", pretraining(options))
-    asked = TrainOptions(device="cpu", engine=ENGINE)
-    if method in ("svm", "forest"):
-        asked = replace(asked, method=method, labels=options.labels)
-    else:
-        asked = replace(asked, method=method)
-    refused(fields[0], asked, tmp_path / "old", "--init")
+    for method in ("kmeans", "sscc", "svm", "forest"):
+        asked = TrainOptions(
+            method=method,
+            device="cpu",
+            engine=ENGINE,
+            labels=(options.labels if method in ("svm", "forest") else None),
+        )
+        refused(fields[0], asked, tmp_path / "old", str(tmp_path / "old"), method)
 
 
 @pytest.mark.parametrize("labelled", ["first", "second"])
 def test_several_scenes_of_which_one_has_no_labels(
     options: TrainOptions, tmp_path: Path, labelled: str
 ) -> None:
-    cube, truth = fields_cube()
+    cube, truth = fields_cube(45, 45)
     far = rasterio.Affine(30.0, 0.0, 500000.0, 0.0, -30.0, 5800000.0)
     here = write_raster(tmp_path / "here.tif", cube, nodata=-9999)
     there = write_raster(tmp_path / "there.tif", cube + np.int16(20), nodata=-9999, transform=far)
     labels = write_raster(tmp_path / "labels.tif", truth[None], nodata=0)
     scenes = [here, there] if labelled == "first" else [there, here]
     result = train([*map(str, scenes)], tmp_path / "m", replace(options, labels=labels))
-    assert result.pixels == 2 * 60 * 70
+    assert result.pixels == 2 * 45 * 45
     assert result.held_out is not None
     provenance = load_model(result.model).provenance
-    assert sum(provenance["labels"]["training"]) == 4 * 8
+    assert provenance["labels"]["training"] == [8, 8, 0, 8]
     assert [path.name for path in result.split] == [
         f"m_{number}_{part}.tif" for number in (1, 2) for part in ("training", "held_out")
     ]
@@ -478,4 +484,4 @@ def test_several_scenes_of_which_one_has_no_labels(
         with rasterio.open(path) as dataset:
             number = 1 if labelled == "first" else 2
             assert bool(dataset.read(1).any()) == path.name.startswith(f"m_{number}")
-            assert dataset.transform == (far if not dataset.read(1).any() else dataset.transform)
+            assert (dataset.transform == far) != path.name.startswith(f"m_{number}")

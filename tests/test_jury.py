@@ -161,7 +161,11 @@ def test_choices_are_plain_values() -> None:
     choices = jury_of(table).hear().choices()
     assert 0 <= choices["cross_validated_accuracy"] <= 1
     assert set(choices["spreads"]) <= {
-        "none", "bare ground 0.5", "features 0.5", "fine 0.5", "coarse 0.5",
+        "none",
+        "bare ground 0.5",
+        "features 0.5",
+        "fine 0.5",
+        "coarse 0.5",
     }
 
 

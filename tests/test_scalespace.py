@@ -31,7 +31,9 @@ def test_smoothing_leaves_even_ground_alone(deviation: float, level: float) -> N
     values = torch.full((1, 2, 20, 20), level)
     torch.testing.assert_close(
         smoothed(values, deviation),
-        torch.full_like(values, level)[..., : 20 - 2 * radius(deviation), : 20 - 2 * radius(deviation)],
+        torch.full_like(values, level)[
+            ..., : 20 - 2 * radius(deviation), : 20 - 2 * radius(deviation)
+        ],
         rtol=1e-5,
         atol=1e-5,
     )
