@@ -170,6 +170,14 @@ def open_model(path: Path) -> LabelModel:
     """A model by its file.
 
     Raises:
-        ModelError: It is none, or cannot be used.
+        ModelError: It is none, or cannot be used, or is only pre-trained.
     """
-    return GraphModel(load_onnx(path)) if is_onnx_file(path) else TorchModel(load_model(path))
+    if is_onnx_file(path):
+        return GraphModel(load_onnx(path))
+    fitted = load_model(path)
+    if not fitted.method.knows_classes:
+        raise ModelError(
+            f"{path}: this model is only pre-trained and knows no classes; train another from it "
+            "with --init and --labels"
+        )
+    return TorchModel(fitted)

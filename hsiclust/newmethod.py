@@ -108,9 +108,11 @@ def _check(model: FittedModel, options: TrainOptions) -> None:
     """Refuse settings that differ from those of the model to go on from."""
     config, name = model.method.config(), model.method.name
     clustering = name in CLUSTERING and options.chosen_method in CLUSTERING
-    options.check_method(name if clustering else "contrastdm")
     if name in ("svm", "forest") or options.method in ("svm", "forest"):
         raise UsageError(f"--init {options.init}: svm and forest are always fitted afresh")
+    if options.method in CLUSTERING and not clustering:
+        raise UsageError(f"--method {options.method} does not go on from {name}: {options.init}")
+    options.check_method(name if clustering else "contrastdm")
     settled: dict[str, tuple[object, object]] = {
         "transform": (options.kind, model.transform.kind),
         "components": (options.components, model.transform.components),

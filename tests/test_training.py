@@ -280,8 +280,10 @@ def test_match_to_takes_over_the_numbers_of_a_map(
 
 
 def test_collapse() -> None:
-    assert Training(Path(), "sscc", 16, 7, 1, 1, 0.0, 0.0, {}, []).collapsed
-    assert not Training(Path(), "sscc", 16, 8, 1, 1, 0.0, 0.0, {}, []).collapsed
+    assert Training(Path(), "sscc", False, 16, 7, 1, 1, 0.0, 0.0, {}, []).collapsed
+    assert not Training(Path(), "sscc", False, 16, 8, 1, 1, 0.0, 0.0, {}, []).collapsed
+    # that few of the user's classes lie on a scene is no failure
+    assert not Training(Path(), "svm", True, 16, 2, 1, 1, 0.0, 0.0, {}, []).collapsed
 
 
 def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> None:

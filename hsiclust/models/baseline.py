@@ -16,14 +16,19 @@ from torch import Tensor
 
 from hsiclust.errors import InputError, ModelError
 from hsiclust.models.base import Batch, CropShape, Learned, Precision, Progress
-from hsiclust.models.classifier import Classifier, Samples, labelled_samples, standardise
+from hsiclust.models.classifier import (
+    Classifier,
+    Samples,
+    evenly_drawn,
+    labelled_samples,
+    standardise,
+)
 from hsiclust.models.pointwise import PixelNetwork, PixelStrips
+from hsiclust.models.scalespace import check_deviations
 
 log = logging.getLogger(__name__)
 
 DEVIATIONS = (1.0, 2.0, 4.0)
-LARGEST_DEVIATION = 64.0
-_MOST_SCALES = 16
 
 
 def deviations_of(config: Mapping[str, Any]) -> tuple[float, ...]:
@@ -33,13 +38,7 @@ def deviations_of(config: Mapping[str, Any]) -> tuple[float, ...]:
         ModelError: They are no such deviations.
     """
     found = tuple(float(value) for value in config["deviations"])
-    if not 1 <= len(found) <= _MOST_SCALES or not all(
-        0 <= value <= LARGEST_DEVIATION for value in found
-    ):
-        raise ModelError(
-            f"deviations {found} are not 1 to {_MOST_SCALES} numbers of pixels within "
-            f"0..{LARGEST_DEVIATION:g}"
-        )
+    check_deviations(found)
     return found
 
 
@@ -152,12 +151,5 @@ def evenly_chosen(samples: Samples, most: int, generator: torch.Generator) -> Sa
     """So many of the samples at most, as evenly from the classes as these have them."""
     if len(samples.classes) <= most:
         return samples
-    classes = samples.classes.cpu()
-    order = torch.randperm(len(classes), generator=generator)
-    # The n-th pixel of each class comes before the n + 1-th of any.
-    grouped = order[classes[order].argsort(stable=True)]
-    counts = torch.bincount(classes)
-    first = counts.cumsum(0) - counts
-    place = torch.arange(len(classes)) - first[classes[grouped]]
-    chosen = grouped[place.argsort(stable=True)[:most]].sort().values.to(samples.classes.device)
+    chosen = evenly_drawn(samples.classes, most, generator)
     return Samples(samples.features[chosen], samples.classes[chosen])

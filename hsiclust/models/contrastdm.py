@@ -59,7 +59,7 @@ class ContrastDm(Classifier):
         try:
             lists = {name: tuple(config[name]) for name in ("deviations", "widths")}
             return cls(components, classes, ContrastDmConfig(**{**config, **lists}))
-        except TypeError as error:
+        except (KeyError, TypeError) as error:
             raise ModelError(f"settings of contrastdm are not understood: {error}") from error
 
     def config(self) -> dict[str, Any]:

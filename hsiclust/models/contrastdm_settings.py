@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hsiclust.errors import ModelError
+from hsiclust.models.scalespace import check_deviations
 
 # What the diffusion model is trained with where it takes part.
 _DIFFUSION_STEPS, _SYNTHETIC = 1000, 50
@@ -73,12 +74,17 @@ class ContrastDmConfig:
     labelled: bool = True
 
     def __post_init__(self) -> None:
+        check_deviations(self.deviations)
         if not 1 <= self.nets <= _MOST or not 0 <= self.coders <= _MOST:
             raise ModelError(f"{self.nets} networks, {self.coders} coders: at most {_MOST} of each")
         if not 2 <= len(self.widths) <= 8 or not all(1 <= w <= _WIDEST for w in self.widths):
             raise ModelError(f"widths {self.widths} are not 2 to 8 numbers within 1..{_WIDEST}")
         if not 1 <= self.projected <= _WIDEST:
             raise ModelError(f"{self.projected} projected channels are not within 1..{_WIDEST}")
+        if not 0 <= self.guest_width <= _WIDEST:
+            raise ModelError(f"a guest {self.guest_width} channels wide is not within 0..{_WIDEST}")
+        if self.synthesis not in ("diffusion", "gaussians"):
+            raise ModelError(f"synthesis {self.synthesis!r} is unknown: diffusion or gaussians")
         steps = (self.pretraining_steps, self.diffusion_steps, self.steps)
         if not all(0 <= count <= _MOST_STEPS for count in steps):
             raise ModelError(f"steps {steps} are not within 0..{_MOST_STEPS}")

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hsiclust.errors import ModelError
 from hsiclust.models.base import trimmed
 
+LARGEST_DEVIATION = 64.0
+_MOST_SCALES = 16
 _CUT = 3.0  # a Gaussian ends at three deviations
 
 
@@ -41,6 +44,21 @@ def smoothed(values: Tensor, deviation: float) -> Tensor:
     line = (line / line.sum()).to(values.dtype).expand(values.shape[1], 1, -1)
     columns = functional.conv2d(values, line[..., :, None], groups=values.shape[1])
     return functional.conv2d(columns, line[..., None, :], groups=values.shape[1])
+
+
+def check_deviations(deviations: Sequence[float]) -> None:
+    """Check the deviations of a scale space, before memory is taken for it.
+
+    Raises:
+        ModelError: They are no such deviations.
+    """
+    if not 1 <= len(deviations) <= _MOST_SCALES or not all(
+        0 <= value <= LARGEST_DEVIATION for value in deviations
+    ):
+        raise ModelError(
+            f"deviations {tuple(deviations)} are not 1 to {_MOST_SCALES} numbers of pixels within "
+            f"0..{LARGEST_DEVIATION:g}"
+        )
 
 
 class ScaleSpace(nn.Module):
