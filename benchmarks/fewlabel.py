@@ -284,9 +284,10 @@ def _section(arguments: argparse.Namespace, results: Results) -> Section:
     )
     text = (
         f"{arguments.title}. Overall accuracy (OA), average accuracy (AA) and kappa on the "
-        f"held-out pixels after the last step; mean ± standard deviation over {arguments.draws} "
-        "draws of labels, which all lines have in common. Calibration error: expected, of half of "
-        "the held-out pixels, without a temperature and with one fitted to the other half. "
+        "held-out pixels after the last step; mean ± standard deviation over the draws of labels, "
+        "which all lines have in common. Another number of labels holds out other pixels. "
+        "Calibration error: expected, of half of the held-out pixels, without a temperature and "
+        "with one fitted to the other half. "
         "Training: of a process with one core, with what the method chooses by cross-validation."
         f"{shared} Differences are means ± standard error.\n\n"
     )

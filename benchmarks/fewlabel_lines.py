@@ -90,6 +90,7 @@ class Found:
         error_after: with it; None where there are no probabilities.
         learned: Pixels that were learned from.
         scored: Pixels that were scored.
+        smallest: Scored pixels of the class that has fewest: each weighs most in the average.
         unscored: Classes that are learned from and not scored.
         division: Digest of which pixels are learned from and which are scored.
     """
@@ -102,6 +103,7 @@ class Found:
     error_after: float | None
     learned: int
     scored: int
+    smallest: int
     unscored: int
     division: str
 
@@ -133,6 +135,7 @@ class Division:
             raise ValueError(f"{score.pixels} of {np.count_nonzero(self.held_out)} pixels scored")
         before, after = errors or (None, None)
         learned = set(np.unique(self.training).tolist())
+        scored = np.bincount(self.held_out[self.held_out > 0])
         return Found(
             accuracy=score.accuracy,
             average_accuracy=score.average_accuracy,
@@ -142,7 +145,8 @@ class Division:
             error_after=after,
             learned=int(np.count_nonzero(self.training)),
             scored=score.pixels,
-            unscored=len(learned - set(np.unique(self.held_out).tolist()) - {0}),
+            smallest=int(scored[scored > 0].min()),
+            unscored=len(learned - set(np.flatnonzero(scored).tolist()) - {0}),
             division=self._digest(),
         )
 

@@ -165,17 +165,19 @@ def _ahead(column: Mapping[str, Sequence[float]]) -> str:
 
 
 def _pixels(results: Results) -> str:
-    header = ("labels", "learned from", "scored", "least", "classes learned from, not scored")
+    header = (
+        *("labels", "learned from", "scored", "of the smallest class, at least"),
+        "classes learned from, not scored",
+    )
     rows = []
     for setting in results.settings:
         by_seed = {
             seed: run for name in results.names for seed, run in results.of(name, setting).items()
         }
         runs = list(by_seed.values())
-        scored = [run.scored for run in runs]
+        scored = mean_and_deviation([run.scored for run in runs], 0)
+        smallest = str(min(run.smallest for run in runs))
         learned = mean_and_deviation([run.learned for run in runs], 0)
         unscored = mean_and_deviation([run.unscored for run in runs], 1)
-        rows.append(
-            [str(setting), learned, mean_and_deviation(scored, 0), str(min(scored)), unscored]
-        )
+        rows.append([str(setting), learned, scored, smallest, unscored])
     return table(header, rows)
