@@ -9,7 +9,9 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # The scripts in benchmarks/ that `make bench` runs, in this order.
 BENCHMARKS ?= clustering online large_scene dense_vs_original invariance kill_and_resume faults growth \
-	reading alternatives workers gpu onnx_rate
+	reading alternatives workers gpu onnx_rate fewlabel
+# A part of the few-label table: all of it takes hours.
+FEWLABEL_ARGS ?= --per-class 10 --draws 2 --no-record
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
@@ -46,8 +48,9 @@ format: $(VENV)/.installed-dev ## put the sources into the project's format
 bench: $(VENV)/.installed-bench ## run the benchmarks (BENCHMARKS='one two' picks)
 	@test -n '$(strip $(BENCHMARKS))' || echo 'no benchmark is listed: make bench BENCHMARKS=NAME'
 	@set -e; for name in $(BENCHMARKS); do \
-		echo "==> python -m benchmarks.$$name $(BENCH_ARGS)"; \
-		$(BIN)/python -m "benchmarks.$$name" $(BENCH_ARGS); \
+		case "$$name" in fewlabel) own='$(FEWLABEL_ARGS)';; *) own='';; esac; \
+		echo "==> python -m benchmarks.$$name $$own $(BENCH_ARGS)"; \
+		$(BIN)/python -m "benchmarks.$$name" $$own $(BENCH_ARGS); \
 	done
 
 clean: ## remove the environment, caches and built packages
