@@ -1,5 +1,6 @@
 """ContrastDM with trainings of a few steps: what is tested hangs on no recipe."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_a_pixel_takes_few_operations() -> None:
     counted = count_multiply_adds(method.settled(), 24, side) + method.space.multiply_adds
     assert counted <= 400_000
     widths = (method.space.features, *method.settings.widths, 16)
-    layers = sum(one * other for one, other in zip(widths, widths[1:], strict=False))
+    layers = sum(one * other for one, other in itertools.pairwise(widths))
     assert counted == method.settings.nets * layers + method.space.multiply_adds
 
 

@@ -49,7 +49,7 @@ class ContrastDmConfig:
     deviations: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
     widths: tuple[int, ...] = (256, 256, 64)
     coders: int = 3
-    nets: int = 3
+    nets: int = 1
     projected: int = 128
     pretraining_steps: int = 1000
     pretraining_batch: int = 1024

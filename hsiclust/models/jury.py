@@ -86,6 +86,8 @@ _FOLDS = 5
 # How fast a juror, or a way to spread, loses weight against the best: in parts of accuracy.
 _TOLERANCE = 0.03
 _LEAST_WEIGHT = 0.01
+# Codes may be this much less accurate than scales before they count less, and how fast they then do.
+_SLACK, _DECLINE, _CLOSED = 0.03, 0.02, 0.05
 # Labels that the jurors hear at most: kernels are quadratic in them.
 MOST_LABELS = 4096
 # Columns that spread at once: what several folds know of a class each.
@@ -99,17 +101,23 @@ class Verdict:
     Attributes:
         chances: `(M, K)`, float32; how probable each class is, rows sum to 1.
         accuracy: On the labels that were left out, of what was chosen.
+        codes: What the codes count against all other jurors, 0 to 1.
         spreads: How much each way to spread counts, by its name.
     """
 
     chances: Tensor
     accuracy: float
+    codes: float
     spreads: Mapping[str, float]
 
     def choices(self) -> dict[str, Any]:
         """As JSON values."""
         shown = {name: round(weight, 3) for name, weight in self.spreads.items()}
-        return {"cross_validated_accuracy": round(self.accuracy, 4), "spreads": shown}
+        return {
+            "cross_validated_accuracy": round(self.accuracy, 4),
+            "weight_of_codes": round(self.codes, 3),
+            "spreads": shown,
+        }
 
 
 @dataclass(frozen=True)
@@ -148,21 +156,24 @@ class Jury:
 
         Args:
             codes: Codes of all pixels, `(M, E)` each, plain and refined: a bench of their own,
-                that counts as much as all others together.
+                that counts as much as all others together where it does as well, and not at all
+                where pre-training does not suit the scene.
             synthetic: Codes that join the labelled ones of the first bench, once the folds are
                 heard: a generator has seen every label.
         """
-        votes = self._bench(self._seen())
+        votes, accuracy = self._bench(self._seen())
+        weight = 0.0
         if codes:
-            scaled = [ridge.scaled(_standardised(each)) for each in codes]
-            of_codes = self._bench(scaled)
-            if synthetic is not None:
+            of_codes, theirs = self._bench(ridge.scaled(_standardised(each)) for each in codes)
+            weight = _gate(theirs - accuracy)
+            if synthetic is not None and weight:
                 of_codes[-1] = self._with_synthetic(codes[0], synthetic)
-            votes = [(one + other) / 2 for one, other in zip(votes, of_codes, strict=True)]
+            for vote, other in zip(votes, of_codes, strict=True):
+                vote.add_(other, alpha=weight).div_(1 + weight)
         for vote, subset in zip(votes, self._subsets, strict=True):
             own = functional.one_hot(self.known[subset], self.classes)
             vote[self.rows[subset]] = own.to(vote)
-        return self._spread(votes)
+        return self._spread(votes, weight)
 
     def _with_synthetic(self, codes: Tensor, synthetic: Synthetic) -> Tensor:
         """Votes of a juror on codes who has heard synthetic ones too, `(M, K)`."""
@@ -181,8 +192,16 @@ class Jury:
         folds = [torch.nonzero(self.fold != number)[:, 0] for number in range(_FOLDS)]
         return [*folds, torch.arange(len(self.rows), device=self.rows.device)]
 
-    def _bench(self, seen: Iterable[Tensor]) -> list[Tensor]:
-        """Votes of some jurors by their accuracy, of each subset of the labels, `(M, K)` each."""
+    def _bench(self, seen: Iterable[Tensor]) -> tuple[list[Tensor], float]:
+        """Votes of some jurors, each by its accuracy on labels left out one by one.
+
+        Args:
+            seen: The pixels as each juror sees them, `(M, F)`.
+
+        Returns:
+            Votes for each subset of the labels, `(M, K)` each, and the accuracy of the best juror
+            who heard all.
+        """
         subsets = self._subsets
         votes = [torch.zeros(len(self.table), self.classes) for _ in subsets]
         votes = [vote.to(self.rows.device) for vote in votes]
@@ -199,7 +218,8 @@ class Jury:
                 said = ridge.scores(features, labelled[subset], weights)
                 votes[number].mul_(shrunk).add_(said, alpha=weight)
                 total[number] = total[number] * shrunk + weight
-        return [(vote / weight).clamp_(0, 1) for vote, weight in zip(votes, total, strict=True)]
+        mean = [(vote / weight).clamp_(0, 1) for vote, weight in zip(votes, total, strict=True)]
+        return mean, best[-1]
 
     def _seen(self) -> Iterator[Tensor]:
         """The pixels as each juror sees them, `(M, F)`."""
@@ -258,7 +278,7 @@ class Jury:
             case _:
                 return both(self._graph("few features"), self._graph("bare ground"))
 
-    def _spread(self, votes: Sequence[Tensor]) -> Verdict:
+    def _spread(self, votes: Sequence[Tensor], of_codes: float) -> Verdict:
         """Spread votes as cross-validation over the labels says."""
         *held, full = votes
         columns = torch.cat(held, dim=1)
@@ -275,7 +295,7 @@ class Jury:
         chances = chances / chances.sum(dim=1, keepdim=True).clamp_min(1e-9)
         names = ["none" if way is None else f"{way.graph} {way.part:g}" for way in ways]
         kept = {n: share for n, share in zip(names, shares, strict=True) if share > _LEAST_WEIGHT}
-        return Verdict(chances, best, kept)
+        return Verdict(chances, best, of_codes, kept)
 
     def _along(self, known: Tensor, way: Spread) -> Tensor:
         return spread(self._graph(way.graph), known, way.part, way.rounds)
@@ -292,6 +312,12 @@ class Jury:
         by_fold = found.view(len(found), _FOLDS, self.classes)
         own = by_fold[torch.arange(len(found), device=found.device), self.fold]
         return float((own.argmax(dim=1) == self.known).to(torch.float32).mean())
+
+
+def _gate(advantage: float) -> float:
+    """What a bench counts whose best juror is so much more accurate than that of the other."""
+    weight = math.exp(min(0.0, advantage + _SLACK) / _DECLINE)
+    return weight if weight > _CLOSED else 0.0
 
 
 def _standardised(features: Tensor) -> Tensor:
