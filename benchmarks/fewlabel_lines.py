@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +23,7 @@ Labels = NDArray[np.uint8]
 SplitKind = Literal["separated", "random"]
 DEFAULT: Final = "ContrastDM, defaults"
 # Options that pre-training depends on.
-_OF_PRETRAINING = ("method", "diffusion")
+_OF_PRETRAINING = ("method",)
 
 
 @dataclass(frozen=True)
@@ -157,21 +157,29 @@ class Division:
 
 def lines() -> list[Line]:
     """Rivals, the methods, and ContrastDM without its parts."""
+    from hsiclust.models.contrastdm_settings import ContrastDmConfig
+
     whole = {"method": "contrastdm"}
-    counts = [
-        Line(f"ContrastDM, {count} synthetic features a class", {**whole, "synthetic": count})
-        for count in (0, 50, 200)
-    ]
+    plain = ContrastDmConfig().without_diffusion()
+    paper = plain.with_diffusion()
+
+    def with_settings(name: str, settings: ContrastDmConfig) -> Line:
+        return Line(name, {**whole, "contrastdm": settings})
+
     return [
         *(Line(rival.name) for rival in RIVALS),
         Line("scale space, SVM (svm)", {"method": "svm"}),
         Line("scale space, forest (forest)", {"method": "forest"}),
         Line(DEFAULT, whole),
-        Line("ContrastDM without diffusion", {**whole, "diffusion": False}),
         Line("ContrastDM without pre-training", {**whole, "pretraining": False}),
-        Line("ContrastDM without both", {**whole, "diffusion": False, "pretraining": False}),
-        *counts,
-        Line("ContrastDM, Gaussians in place of diffusion", {**whole, "synthesis": "gaussians"}),
+        with_settings("ContrastDM, three networks", replace(plain, nets=3)),
+        with_settings("ContrastDM with diffusion: refined and synthetic codes", paper),
+        with_settings("ContrastDM, refined codes alone", replace(paper, synthetic=0)),
+        with_settings("ContrastDM, 50 synthetic codes a class", replace(paper, refined=False)),
+        with_settings(
+            "ContrastDM, 50 codes a class from Gaussians",
+            replace(plain, synthetic=50, synthesis="gaussians"),
+        ),
     ]
 
 

@@ -86,7 +86,7 @@ _FOLDS = 5
 # How fast a juror, or a way to spread, loses weight against the best: in parts of accuracy.
 _TOLERANCE = 0.03
 _LEAST_WEIGHT = 0.01
-# Codes may be this much less accurate than scales before they count less, and how fast they then do.
+# How much less accurate than scales codes may be before they count less, and how fast they then do.
 _SLACK, _DECLINE, _CLOSED = 0.03, 0.02, 0.05
 # Labels that the jurors hear at most: kernels are quadratic in them.
 MOST_LABELS = 4096
