@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hsiclust.errors import ModelError
 from hsiclust.models.augment import changed
@@ -34,9 +35,11 @@ from hsiclust.models.schedule import one_cycle
 
 log = logging.getLogger(__name__)
 
-PRETRAINING, DIFFUSION, DISTILLATION = "contrastive pre-training", "diffusion", "distillation"
+PRETRAINING, TUNING = "contrastive pre-training", "fine-tuning"
+DIFFUSION, DISTILLATION = "diffusion", "distillation"
 # Pixels that pass through a network at once.
 _AT_ONCE = 2**14
+_NO_CHANCE = 1e-6
 
 
 class Parts(nn.Module):
@@ -56,6 +59,9 @@ class Parts(nn.Module):
             Coder(around, widths, settings.projected) for _ in range(settings.coders)
         )
         self.denoiser: Denoiser | None = None
+        self.tuned = nn.ModuleList()
+        if settings.is_tuned:
+            self.tuned.extend(ClassNet(around, widths, classes) for _ in range(settings.coders))
         self.guest: DenseEncoder | None = None
         if settings.guest_width:
             self.guest = DenseEncoder(space.components, settings.guest_width)
@@ -84,6 +90,10 @@ def phases(settings: ContrastDmConfig) -> list[Phase]:
             for number in range(settings.coders)
         ]
     if settings.labelled:
+        if settings.is_tuned:
+            found += [
+                Phase(TUNING, number, settings.tuning_steps) for number in range(settings.coders)
+            ]
         if settings.diffusion_steps and settings.has_codes:
             found.append(Phase(DIFFUSION, 0, settings.diffusion_steps))
         found += [Phase(DISTILLATION, number, settings.steps) for number in range(settings.nets)]
@@ -133,6 +143,9 @@ class Training:
         match place.phase.kind:
             case kind if kind == PRETRAINING:
                 loss, counts = self._contrast(self.parts.coder(place.phase.net), generator)
+            case kind if kind == TUNING:
+                alone = place.step < self.settings.alone * place.phase.steps
+                loss, counts = self._tune(self.parts.tuned[place.phase.net], alone, generator)
             case kind if kind == DIFFUSION:
                 loss, counts = self._denoise(generator)
             case _:
@@ -151,31 +164,32 @@ class Training:
             return self._optimiser
         settings, number = self.settings, place.phase.net
         self._raw = None
-        groups: list[dict[str, Any]]
         match place.phase.kind:
             case kind if kind == PRETRAINING:
-                coder = self.parts.coder(number).train()
-                groups = [{"params": list(coder.parameters()), "most": settings.rate}]
-                decay = 0.01
+                groups = [_group(self.parts.coder(number), settings.rate, settings.decay)]
+            case kind if kind == TUNING:
+                net = self.parts.tuned[number]
+                if place.step == 0:
+                    own = self.parts.coder(number).encoder.state_dict()
+                    net.get_submodule("0").load_state_dict(own)
+                groups = self._of_net(net, settings.tuning_rate)
             case kind if kind == DIFFUSION:
                 if self.parts.denoiser is None:
                     raise ModelError("there is no diffusion model to train")
-                self._raw = averaged(self.parts.denoiser).train().requires_grad_(True)
-                of = self._raw.settings
-                groups = [{"params": list(self._raw.parameters()), "most": of.rate}]
-                decay = of.decay
+                self._raw = averaged(self.parts.denoiser).requires_grad_(True)
+                groups = [_group(self._raw, self._raw.settings.rate, self._raw.settings.decay)]
             case _:
-                net = self.parts.committee.nets[number].train()
-                *body, head = net.children()
-                inner = [weight for layer in body for weight in layer.parameters()]
-                groups = [
-                    {"params": inner, "most": settings.rate},
-                    {"params": list(head.parameters()), "most": settings.head_rate},
-                ]
-                decay = settings.decay
-        self._optimiser = torch.optim.AdamW(groups, weight_decay=decay)
+                groups = self._of_net(self.parts.committee.nets[number], settings.rate)
+        self._optimiser = torch.optim.AdamW(groups)
         self._phase = place.number
         return self._optimiser
+
+    def _of_net(self, net: nn.Module, rate: float) -> list[dict[str, Any]]:
+        """What an optimiser has to know of a network with a head."""
+        *layers, head = net.children()
+        inner = nn.Sequential(*layers)
+        groups = [_group(inner, rate, self.settings.decay)]
+        return [*groups, _group(head, self.settings.head_rate, self.settings.decay)]
 
     def _contrast(self, coder: Coder, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Bring the codes of neighbours together."""
@@ -184,6 +198,30 @@ class Training:
         pixels = self._around(self.features[torch.cat([chosen, partner])]).float()
         first, second = coder.project(self._changed(pixels, generator)).chunk(2)
         return self.contrast(first, second), self._uncounted(len(chosen))
+
+    def _tune(
+        self, net: nn.Module, alone: bool, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Learn from labels, and from what the network is certain of (Sohn et al. 2020)."""
+        settings = self.settings
+        labelled = self._balanced(settings.tuning_batch, generator)
+        classes = self.table.classes[labelled]
+        seen = self._changed(self._around(self.features[labelled]).float(), generator)
+        if alone:
+            said = self._said(net, seen)
+            return functional.nll_loss(said, classes), self._counted(said)
+        other = self.table.draw(settings.unlabelled_batch, generator)
+        clean = self._around(self.features[other]).float()
+        said = self._said(net, torch.cat([seen, self._changed(clean, generator), clean]))
+        of_labelled, of_changed, of_clean = said.split([len(seen), len(clean), len(clean)])
+        sure, guess = of_clean.detach().exp().max(dim=1)
+        each = functional.nll_loss(of_changed, guess, reduction="none")
+        loss = functional.nll_loss(of_labelled, classes)
+        return loss + (each * (sure > settings.certainty)).mean(), self._counted(said)
+
+    def _said(self, net: nn.Module, pixels: Tensor) -> Tensor:
+        """Log-probabilities: `(M, F)` to `(M, K)`."""
+        return as_rows(chances(net(as_image(pixels)), self.present))
 
     def _denoise(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rebuild codes from noise, part of them with their class."""
@@ -207,13 +245,12 @@ class Training:
         labelled = self._balanced(settings.labelled_batch, generator)
         rows = torch.cat([self.table.draw(settings.batch, generator), labelled])
         pixels = self._changed(self.features[rows].float(), generator)
-        said = as_rows(chances(net(as_image(pixels)), self.present))
+        said = self._said(net, pixels)
         wanted, trust = self._wanted[0][rows], self._wanted[1][rows]
         each = -(wanted * said).sum(dim=1) * trust
         loss = each[: settings.batch].mean()
         loss = loss + settings.labelled_weight * each[settings.batch :].mean()
-        counts = torch.bincount(said.detach().argmax(dim=1), minlength=self.classes)
-        return loss, counts
+        return loss, self._counted(said)
 
     @cached_property
     def codes(self) -> Tensor:
@@ -236,14 +273,27 @@ class Training:
         jury = Jury(self.table, self.classes, self._random)
         log.info("a jury hears %d labelled pixels", len(jury.rows))
         with torch.no_grad():
-            return jury.hear(*self._benches(jury))
+            codes, synthetic = self._benches(jury)
+            return jury.hear(codes, self._tuned(), synthetic)
 
     @cached_property
     def _wanted(self) -> tuple[Tensor, Tensor]:
         """What a network is to say of each pixel, `(M, K)`, and how much it counts, `(M,)`."""
         sharp = self.verdict.chances**self.settings.sharpness
         sharp = sharp / sharp.sum(dim=1, keepdim=True).clamp_min(1e-9)
+        sharp = functional.threshold(sharp, _NO_CHANCE, 0.0)  # tiny numbers are slow to reckon with
         return sharp, sharp.amax(dim=1)
+
+    def _tuned(self) -> Tensor | None:
+        """What the tuned copies of the coders say of all pixels, `(M, K)`."""
+        if not len(self.parts.tuned):
+            return None
+        parts = [self._around(part).float() for part in self.features.split(_AT_ONCE)]
+        said = [
+            torch.cat([self._said(net.eval(), part).exp() for part in parts])
+            for net in self.parts.tuned
+        ]
+        return torch.stack(said).mean(dim=0)
 
     def _benches(self, jury: Jury) -> tuple[list[Tensor], Synthetic | None]:
         """Codes for the jury, plain and refined, and synthetic ones."""
@@ -281,6 +331,10 @@ class Training:
         rows = self.table.labelled
         return rows[balanced(self.table.classes[rows], count, generator)]
 
+    def _counted(self, said: Tensor) -> Tensor:
+        """Pixels that each class got, `(K,)`."""
+        return torch.bincount(said.detach().argmax(dim=1), minlength=self.classes)
+
     def _uncounted(self, pixels: int) -> Tensor:
         """Pixels that no class got."""
         counts = torch.zeros(self.classes, dtype=torch.int64)
@@ -317,6 +371,12 @@ class Training:
         raw = {key[4:]: value for key, value in state.items() if key.startswith("raw.")}
         if self._raw is not None and raw:
             self._raw.load_state_dict(raw)
+
+
+def _group(module: nn.Module, rate: float, decay: float) -> dict[str, Any]:
+    """A module that is to learn, with its largest rate and its weight decay."""
+    parameters = list(module.train().parameters())
+    return {"params": parameters, "most": rate, "weight_decay": decay}
 
 
 def balanced(classes: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -151,13 +151,20 @@ class Jury:
         self.known = table.classes[self.rows]
         self.fold = _folds(self.known, generator)
 
-    def hear(self, codes: Sequence[Tensor] = (), synthetic: Synthetic | None = None) -> Verdict:
+    def hear(
+        self,
+        codes: Sequence[Tensor] = (),
+        tuned: Tensor | None = None,
+        synthetic: Synthetic | None = None,
+    ) -> Verdict:
         """Hear all jurors, and let what they say spread.
 
         Args:
             codes: Codes of all pixels, `(M, E)` each, plain and refined: a bench of their own,
                 that counts as much as all others together where it does as well, and not at all
                 where pre-training does not suit the scene.
+            tuned: Probabilities that networks give to all pixels, `(M, K)`, which learned from all
+                labels: they count as the codes do, once the folds are heard.
             synthetic: Codes that join the labelled ones of the first bench, once the folds are
                 heard: a generator has seen every label.
         """
@@ -170,6 +177,9 @@ class Jury:
                 of_codes[-1] = self._with_synthetic(codes[0], synthetic)
             for vote, other in zip(votes, of_codes, strict=True):
                 vote.add_(other, alpha=weight).div_(1 + weight)
+            if tuned is not None:
+                share = weight / (1 + 2 * weight)
+                votes[-1].mul_(1 - share).add_(tuned, alpha=share)
         for vote, subset in zip(votes, self._subsets, strict=True):
             own = functional.one_hot(self.known[subset], self.classes)
             vote[self.rows[subset]] = own.to(vote)
