@@ -26,11 +26,11 @@ ENGINE = EngineOptions(threads=1)
 class Given:
     """Labels that are an array."""
 
-    names: dict[int, str] = {}
     note = None
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
+        self.names: dict[int, str] = {}
 
     def read(self, window: Window) -> np.ndarray:
         return self.values[window.slices]
