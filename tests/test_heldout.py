@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine, and tiles of a noisier scene that it makes errors on."""
     folder = tmp_path_factory.mktemp("heldout")
     cube, truth = fields_cube()
-    noise = np.random.default_rng(1).normal(0, 700, cube.shape)
+    noise = np.random.default_rng(1).normal(0, 1500, cube.shape)
     scene = write_raster(folder / "scene.tif", (cube + noise).astype(np.int16))
     labels = write_raster(folder / "truth.tif", truth[None], nodata=0)
     options = TrainOptions(
