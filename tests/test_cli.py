@@ -279,6 +279,76 @@ def test_input_that_cannot_be_used_is_3(run: Run, trained: Path, tmp_path: Path)
     assert not list(tmp_path.glob("*labels*"))
 
 
+# Runs many command lines in one process: torch is imported once.
+_EACH = """
+import contextlib, io, json, sys
+from hsiclust.cli import main
+for line in json.load(sys.stdin):
+    sys.argv, told = ["hsiclust", *line], io.StringIO()
+    with contextlib.redirect_stderr(told):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([code, told.getvalue()]))
+"""
+
+
+def test_labels_that_cannot_be_used(trained: Path, tmp_path: Path) -> None:
+    wrong = [
+        (["--labels", "none.tif"], 3, "none.tif: no such file"),
+        (["--labels", "none.gpkg"], 3, "none.gpkg: no such file"),
+        (["--labels", "fields.geojson", "--field", "plant"], 3, "plant"),
+        (["--per-class", "5"], 2, "--per-class says how to use --labels"),
+        (["--method", "svm"], 2, "--labels"),
+        (["--labels", "truth.tif", "--classes", "4"], 2, "--classes belongs to sscc, kmeans"),
+        (["--method", "kmeans", "--no-diffusion"], 2, "--diffusion belongs to contrastdm"),
+        (["--labels", "truth.tif", "--method", "kmeans"], 2, "--labels belongs to"),
+        (["--labels", "scene.tif"], 3, "scene.tif"),
+    ]
+    ring = [[400000, 5800000], [400900, 5800000], [400900, 5799100], [400000, 5800000]]
+    feature = {
+        "type": "Feature",
+        "properties": {"crop": "oats"},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    (tmp_path / "fields.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]})
+    )
+    for name in ("scene.tif", "truth.tif"):
+        (tmp_path / name).symlink_to(trained / name)
+    before = set(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", _EACH],
+        input=json.dumps([["train", "scene.tif", *given] for given, _, _ in wrong]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=200,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for (given, code, said), (own, told) in zip(wrong, found, strict=True):
+        assert (own, len(told.splitlines())) == (code, 1), (given, told)
+        assert said in told
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_the_whole_way_with_labels(run: Run, trained: Path, tmp_path: Path) -> None:
+    arguments = ["--labels", trained / "truth.tif", "--per-class", 10, "--method", "svm"]
+    done = run("train", trained / "scene.tif", *arguments, "--json")
+    result = json.loads(done.stdout)
+    assert result["split"] == ["model_training.tif", "model_held_out.tif"]
+    assert "of 4 classes in use" in done.stderr
+    assert "hsiclust evaluate MAP model_held_out.tif" in done.stderr
+    run("predict", trained / "scene.tif", "-q")
+    scores = json.loads(run("evaluate", "scene_labels.tif", "model_held_out.tif", "--json").stdout)
+    assert scores["labels"] == "classes"
+    assert result["held_out"]["accuracy"]["accuracy"] == scores["accuracy"]
+    assert f"on {scores['pixels']} held-out pixels: OA {scores['accuracy']:.4f}" in done.stderr
+
+
 def test_a_model_that_cannot_be_used_is_4(run: Run, trained: Path, tmp_path: Path) -> None:
     scene = trained / "scene.tif"
     assert "none.safetensors" in one_line(run("predict", scene, "-m", "none.safetensors", code=4))

@@ -231,7 +231,7 @@ def test_a_training_goes_through_its_phases(
     assert all(np.isfinite(step.loss) for step in seen)
     assert result.steps == 25
     assert result.supervised
-    assert set(result.choices) == {"cross_validated_accuracy", "spreads"}
+    assert {"cross_validated_accuracy", "spreads"} <= set(result.choices)
     assert load_model(result.model).provenance["choices"] == result.choices
 
 

@@ -144,3 +144,39 @@ def test_windows_and_grids_without_pixels_are_refused() -> None:
         PixelGrid(0, 5)
     with pytest.raises(UsageError, match="beyond"):
         PixelGrid(5, 5).crop(Window(0, 0, 6, 5))
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    return Window(*(draw(st.integers(low, 40)) for low in (0, 0, 1, 1)))
+
+
+@given(windows(), windows())
+def test_windows_share_the_pixels_of_both(one: Window, other: Window) -> None:
+    seen = np.zeros((2, 80, 80), bool)
+    seen[0][one.slices] = seen[1][other.slices] = True
+    shared = one.shared_with(other)
+    assert shared == other.shared_with(one)
+    found = np.zeros((80, 80), bool)
+    if shared is not None:
+        found[shared.slices] = True
+    assert np.array_equal(found, seen.all(axis=0))
+
+
+@given(tile_grids())
+def test_tiles_hold_the_pixels_of_their_cores(grid: TileGrid) -> None:
+    rows, cols = np.mgrid[
+        grid.area.row : grid.area.row_stop, grid.area.col : grid.area.col_stop
+    ].reshape(2, -1)
+    holding = grid.holding(rows, cols)
+    for tile in grid:
+        here = holding == tile.index
+        assert here.sum() == tile.core.pixels
+        assert rows[here].min() == tile.core.row
+        assert cols[here].max() == tile.core.col_stop - 1
+
+
+@given(tile_grids(), windows())
+def test_tiles_meet_a_window_where_their_cores_do(grid: TileGrid, window: Window) -> None:
+    wanted = [tile for tile in grid if tile.core.shared_with(window) is not None]
+    assert list(grid.meeting(window)) == wanted

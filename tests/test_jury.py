@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -56,18 +58,19 @@ def test_on_easy_fields_the_jury_finds_the_truth() -> None:
 
 
 def test_a_class_without_labels_gets_no_chance() -> None:
-    table, _, noise = fields(apart=1.0)
-    for verdict in (jury_of(table).hear(), jury_of(table).hear([noise])):
+    table, truth, noise = fields(apart=1.0)
+    for verdict in (jury_of(table).hear(), jury_of(table).hear([codes_of(truth, noise)])):
         assert bool((verdict.chances[:, [2, 4]] == 0).all())
         assert bool((verdict.chances >= 0).all())
 
 
 def test_the_same_seed_gives_the_same_verdict() -> None:
-    table, _, noise = fields(apart=1.0)
-    one, other = jury_of(table).hear([noise]), jury_of(table).hear([noise])
+    table, truth, noise = fields(apart=1.0)
+    codes = codes_of(truth, 5 * noise)
+    one, other = jury_of(table).hear([codes]), jury_of(table).hear([codes])
     assert torch.equal(one.chances, other.chances)
     assert one.choices() == other.choices()
-    assert not torch.equal(jury_of(table, seed=1).hear([noise]).chances, one.chances)
+    assert not torch.equal(jury_of(table, seed=1).hear([codes]).chances, one.chances)
 
 
 def test_labels_of_chance_are_not_found_again() -> None:
@@ -82,23 +85,30 @@ def test_labels_of_chance_are_not_found_again() -> None:
     assert jury.hear([jury.table.features(lambda values: values, 0)]).accuracy < 0.5
 
 
+def codes_of(truth: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Codes that know the classes, `(M, 4)`."""
+    return 3 * torch.nn.functional.one_hot(truth, 5).float()[:, :4] + 0.3 * noise
+
+
 def test_a_fold_never_hears_its_own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, _, noise = fields(apart=1.0)
+    table, truth, noise = fields(apart=1.0)
+    codes = codes_of(truth, noise)
     heard: list[list[torch.Tensor]] = []
     spread = Jury._spread
 
-    def watched(self: Jury, votes: list[torch.Tensor]) -> module.Verdict:
+    def watched(self: Jury, votes: list[torch.Tensor], *rest: float) -> module.Verdict:
         heard.append([vote.clone() for vote in votes])
-        return spread(self, votes)
+        return spread(self, votes, *rest)
 
     monkeypatch.setattr(Jury, "_spread", watched)
     jury = jury_of(table)
     label = 7
     own = int(jury.fold[label])
-    made = Synthetic(noise[:10], torch.arange(10) % 2)
-    jury.hear([noise], made)
+    made = Synthetic(codes[:10], torch.arange(10) % 2)
+    weights = [jury.hear([codes], made).codes]
     jury.known[label] = (jury.known[label] + 1) % 2
-    jury.hear([noise], made)
+    weights.append(jury.hear([codes], made).codes)
+    assert weights == [1, 1]
     for fold, (before, after) in enumerate(zip(*heard, strict=True)):
         assert torch.equal(before, after) == (fold == own)
 
@@ -116,21 +126,35 @@ def test_a_juror_who_does_worse_is_hardly_heard() -> None:
     table, truth, noise = fields(apart=1.0)
     jury = jury_of(table)
     clear = torch.nn.functional.one_hot(truth, 5).float() + 0.05 * noise.repeat(1, 2)[:, :5]
-    alone = jury._bench([clear])[-1]
+    alone = jury._bench([clear])[0][-1]
     for seen in ([clear, noise], [noise, clear]):
-        together = jury._bench(seen)[-1]
+        together = jury._bench(seen)[0][-1]
         torch.testing.assert_close(together, alone, atol=0.02, rtol=0)
-    useless = jury._bench([noise])[-1]
+    useless = jury._bench([noise])[0][-1]
     assert float((useless - alone).abs().max()) > 0.3
 
 
 def test_codes_that_know_the_classes_are_heard() -> None:
     table, truth, noise = fields(apart=0.3)
-    codes = 3 * torch.nn.functional.one_hot(truth, 5).float()[:, :4] + 0.3 * noise
-    without, having = jury_of(table).hear(), jury_of(table).hear([codes])
+    without, having = jury_of(table).hear(), jury_of(table).hear([codes_of(truth, noise)])
+    assert (without.codes, having.codes) == (0, 1)
     right = [float((v.chances.argmax(1) == truth).float().mean()) for v in (without, having)]
     assert right[0] < 0.8
     assert right[1] > 0.95
+
+
+def test_codes_that_say_nothing_are_not_heard() -> None:
+    table, _, noise = fields()
+    without, having = jury_of(table).hear(), jury_of(table).hear([noise])
+    assert having.codes == 0
+    assert torch.equal(without.chances, having.chances)
+
+
+def test_codes_count_less_the_less_accurate_they_are() -> None:
+    found = [module._gate(advantage / 100) for advantage in range(-100, 101)]
+    assert found == sorted(found)
+    assert (found[0], found[100], found[-1]) == (0, 1, 1)
+    assert any(0 < weight < 1 for weight in found)
 
 
 def test_synthetic_codes_are_heard_like_labelled_ones() -> None:
@@ -158,7 +182,7 @@ def test_of_many_labels_some_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_choices_are_plain_values() -> None:
     table, _, _ = fields()
-    choices = jury_of(table).hear().choices()
+    choices = json.loads(json.dumps(jury_of(table).hear().choices()))
     assert 0 <= choices["cross_validated_accuracy"] <= 1
     assert set(choices["spreads"]) <= {
         "none",

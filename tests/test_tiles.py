@@ -10,7 +10,7 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError, UsageError
-from hsiclust.grid import TileGrid
+from hsiclust.grid import TileGrid, Window
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
@@ -73,6 +73,20 @@ def test_invalid_pixels_are_marked_and_zero(tmp_path: Path) -> None:
     expected = np.ones((60, 70), bool)
     expected[10:14, 20:30] = False
     assert np.array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 60, 70), (11, 25, 30, 20), (59, 69, 1, 1)])
+def test_valid_pixels_of_a_window(tmp_path: Path, window: tuple[int, int, int, int]) -> None:
+    cube, _ = fields_cube()
+    cube[3, 10:14, 20:30] = -9999
+    scene = write_raster(tmp_path / "holes.tif", cube, nodata=-9999)
+    store = tile(str(scene), tmp_path / "store.zarr", OPTIONS)
+    expected = cube[3] != -9999
+    here = Window(*window)
+    assert np.array_equal(store.valid_pixels(here), expected[here.slices])
+    zarr.open_array(store.path / "done", mode="r+")[0] = 0  # not written: no data
+    expected[store.tiles[0].core.slices] = False
+    assert np.array_equal(store.valid_pixels(here), expected[here.slices])
 
 
 def test_an_interrupted_tiling_goes_on(fields: tuple[Path, Path], tmp_path: Path) -> None:
