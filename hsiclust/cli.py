@@ -42,7 +42,7 @@ from hsiclust.scorecard import scorecard
 from hsiclust.stopping import stop_on_sigterm
 
 app = typer.Typer(
-    help="Class maps of hyperspectral scenes of any size, without labels.",
+    help="Class maps of hyperspectral scenes of any size, with few labels or none.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,7 +57,7 @@ def hsiclust(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Class maps of hyperspectral scenes of any size, without labels."""
+    """Class maps of hyperspectral scenes of any size, with few labels or none."""
     if version:
         typer.echo(__version__)
         raise typer.Exit

@@ -59,7 +59,8 @@ class TrainOptions:
         split: How labels are parted into those that are learned from and those held out for the
             score: "separated" (when None) in space, "random", or "none": nothing is held out.
         per_class: Labels of each class that are learned from; all on that side when None.
-        diffusion: Of ContrastDM: whether its diffusion model takes part; it does when None.
+        diffusion: Of ContrastDM: whether its diffusion model takes part; as its settings say when
+            None.
         pretraining: Of ContrastDM: whether it pre-trains on unlabelled pixels; it does when None.
         synthetic: Of ContrastDM: synthetic features a class; its own number when None.
         contrastdm: Of ContrastDM: all its settings, which those above then change.

@@ -249,6 +249,13 @@ def test_parts_of_sscc_that_do_not_go_together_are_2(run: Run, trained: Path) ->
     run("train", scene, "--encoder", "original", code=2)
 
 
+def test_the_diffusion_model_is_asked_for(run: Run, trained: Path) -> None:
+    """Given either way the option is heard: a method without one refuses it."""
+    for option in ("--diffusion", "--no-diffusion"):
+        done = run("train", trained / "scene.tif", "--method", "kmeans", option, code=2)
+        assert "--diffusion belongs to contrastdm" in one_line(done)
+
+
 def test_the_choices_of_a_training_are_printed(run: Run, trained: Path) -> None:
     common = ["train", trained / "scene.tif", "-k", 4, "--steps", 1, "--json", "-q"]
     taught = json.loads(run(*common, "--no-contrast", "-o", "a").stdout)

@@ -6,8 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from conftest import fields_cube, write_raster
+
+from hsiclust.legend import read_classes
+from hsiclust.palette import Classes, class_colours
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -51,6 +56,56 @@ def test_the_pipeline_example_goes_on_past_a_bad_scene(tmp_path: Path) -> None:
     write_raster(scenes / "d.tif", fields_cube(30, 30)[0])
     assert pipeline() == 1
     assert (output / "d_labels.tif").exists()
+
+
+def commands(text: str) -> list[str]:
+    """What a page or a script has hsiclust do; without the options that a script passes on."""
+    joined = text.replace("\\\n", " ").replace(' "$@"', "")
+    lines = (" ".join(line.split()).removeprefix("$ ") for line in joined.splitlines())
+    return [line for line in lines if line.startswith("hsiclust ")]
+
+
+def test_the_tutorial_gives_the_commands_of_its_script() -> None:
+    script = commands((EXAMPLES / "berlin.sh").read_text())
+    page = (EXAMPLES.parent / "docs" / "tutorial.md").read_text()
+    typed = [block.split("```")[0] for block in page.split("```console\n")[1:]]
+    assert commands("".join(typed)) == script
+    assert len(script) == 8
+
+
+def test_the_tutorial_makes_a_map_with_names_and_a_place(tmp_path: Path) -> None:
+    """With the quickest method: what the page says of files, names, colours and the split."""
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    program(tmp_path, "hsiclust", f'exec {sys.executable} -m hsiclust "$@"')
+    done = subprocess.run(
+        [BASH, "examples/berlin.sh", "--method", "svm"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=True,
+    )
+    assert "444 labelled pixels in them lie within 12 pixels" in done.stderr
+    assert "learned from whole, not scored: Other, Soil" in done.stderr
+    assert "labelled pixels    159" in done.stdout
+    names = ("Low vegetation", "Other", "Pavement", "Roof", "Soil", "Tree")
+    with rasterio.open(EXAMPLES / "data" / "berlin" / "enmap.bsq") as scene:
+        place = scene.crs, scene.transform, scene.shape
+    for name in ("berlin.tif", "berlin_final.tif", "berlin_held_out.tif"):
+        assert read_classes(tmp_path / name) == Classes(names, class_colours(6))
+        with rasterio.open(tmp_path / name) as found:
+            assert (found.crs, found.transform, found.shape) == place
+    with (
+        rasterio.open(tmp_path / "berlin_training.tif") as learned,
+        rasterio.open(tmp_path / "berlin_final_training.tif") as all_learned,
+    ):
+        assert np.count_nonzero(learned.read(1)) == 229
+        assert np.bincount(all_learned.read(1).ravel()).tolist() == [3968, 93, 9, 290, 263, 8, 169]
+    with rasterio.open(tmp_path / "berlin_confidence.tif") as confidence:
+        assert confidence.read(1).max() <= 100
+    assert (tmp_path / "berlin.png").exists()
+    assert (tmp_path / "berlin_final.png").exists()
 
 
 SLURM = EXAMPLES / "slurm"

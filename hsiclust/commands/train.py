@@ -87,10 +87,17 @@ def train(
         int | None, typer.Option("--per-class", min=1, help="Labels a class to learn from.")
     ] = None,
     diffusion: Annotated[
-        bool, typer.Option("--diffusion/--no-diffusion", help="Of ContrastDM.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--diffusion/--no-diffusion", help="Of ContrastDM: a diffusion model takes part."
+        ),
+    ] = None,
     pretraining: Annotated[
-        bool, typer.Option("--pretraining/--no-pretraining", help="Of ContrastDM.")
+        bool,
+        typer.Option(
+            "--pretraining/--no-pretraining",
+            help="Of ContrastDM: learn from unlabelled pixels first.",
+        ),
     ] = True,
     synthetic: Annotated[
         int | None,
@@ -142,7 +149,7 @@ def train(
         layer=layer,
         split=value_of(split),
         per_class=per_class,
-        diffusion=None if diffusion else False,
+        diffusion=diffusion,
         pretraining=None if pretraining else False,
         synthetic=synthetic,
         mask=mask,
