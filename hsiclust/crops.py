@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 import torch
@@ -117,8 +118,6 @@ class TrainingPixels:
 
     def draw(self, shape: CropShape, generator: torch.Generator) -> Batch:
         """Crops at random places, each around a pixel that may be learned from."""
-        if shape.count == 0:
-            return self.tiles(shape.context)[0].none()
         picked = torch.randint(
             self.count, (shape.count,), generator=generator, device=generator.device
         ).cpu()
@@ -159,6 +158,73 @@ class TrainingPixels:
             if lesson is not None:
                 lesson = Lesson(pad(lesson.classes, room), pad(lesson.trust, room))
         return Batch(values, fit, lesson)
+
+
+class StreamedPixels:
+    """The tiles of a training that learns from what it gathers of them: none stays in memory.
+
+    Args:
+        sources: Stored tiles.
+        device: Where they are to be.
+
+    Raises:
+        InputError: No pixel may be learned from.
+    """
+
+    def __init__(self, sources: Sequence[StoredTiles], device: torch.device) -> None:
+        self._tiles = StoredBatches(sources, device)
+        self.count = sum(int(tile.fit.sum()) for tile in self._tiles)
+        if self.count == 0:
+            raise InputError("no valid pixel to learn from: nodata, or a mask that leaves none")
+
+    def tiles(self, context: int) -> Sequence[Batch]:
+        """Every tile with `context` pixels around its core, read whenever it is looked at."""
+        return replace(self._tiles, context=context)
+
+    def heed(self, method: Method) -> None:
+        """There is no teacher: the tiles carry the user's labels."""
+
+    def draw(self, shape: CropShape, generator: torch.Generator) -> Batch:  # noqa: ARG002
+        """Nothing: the method draws from what it gathered."""
+        return self._tiles[0].none()
+
+
+@dataclass(frozen=True)
+class StoredBatches(Sequence[Batch]):
+    """Stored tiles, one at a time.
+
+    Attributes:
+        sources: Stored tiles.
+        device: Where they are to be.
+        context: Pixels around each core; all that are stored when None.
+    """
+
+    sources: Sequence[StoredTiles]
+    device: torch.device
+    context: int | None = None
+
+    def __len__(self) -> int:
+        return sum(len(source.indices) for source in self.sources)
+
+    @overload
+    def __getitem__(self, number: int) -> Batch: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Batch]: ...
+
+    def __getitem__(self, number: int | slice) -> Batch | Sequence[Batch]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        for source in self.sources:
+            if number < len(source.indices):
+                one = replace(source, indices=[source.indices[number]])
+                stack = _stack(one, self.device)
+                return stack.tile(0, stack.halo if self.context is None else self.context)
+            number -= len(source.indices)
+        raise IndexError("there are not that many tiles")
+
+
+Pixels = TrainingPixels | StreamedPixels
 
 
 def _lessons(crops: Sequence[Batch]) -> Lesson | None:

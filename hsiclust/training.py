@@ -21,7 +21,7 @@ import torch
 
 from hsiclust import __version__
 from hsiclust.checkpoint import load_checkpoint, save_checkpoint
-from hsiclust.crops import StoredTiles, TrainingPixels
+from hsiclust.crops import Pixels, StoredTiles, StreamedPixels, TrainingPixels
 from hsiclust.devices import resolve_device
 from hsiclust.errors import HsiclustError, StoppedError
 from hsiclust.heldout import HeldOutScore, score_held_out
@@ -177,7 +177,11 @@ def _train(
         labelled = divide_labels(sources, numbering, model, options)
         watch.lap("labels")
     tiles = lesson_tiles(sources, model, output, options, labelled)
-    pixels = TrainingPixels.load(tiles.learned, device)
+    pixels: Pixels
+    if method.crop_shape.count:
+        pixels = TrainingPixels.load(tiles.learned, device)
+    else:
+        pixels = StreamedPixels(tiles.learned, device)
     run = _run(output, tiles.learned, model, options, pixels.count)
     watch.lap("staging")
     first = _begin(method, pixels, run)
@@ -241,7 +245,7 @@ def checkpoint_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.checkpoint")
 
 
-def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
+def _begin(method: Method, pixels: Pixels, run: Run) -> int:
     """Go on with an earlier training, or let the method study the tiles; gives the first step."""
     first = load_checkpoint(run.checkpoint, method, run.hash)
     if first is None:
@@ -260,7 +264,7 @@ def _begin(method: Method, pixels: TrainingPixels, run: Run) -> int:
     return first
 
 
-def _learn(method: Method, pixels: TrainingPixels, first: int, run: Run) -> Iterator[Step]:
+def _learn(method: Method, pixels: Pixels, first: int, run: Run) -> Iterator[Step]:
     """The loop: draw, step, report, and a checkpoint now and then."""
     saved = reported = perf_counter()
     for step in range(first, run.steps):

@@ -157,6 +157,8 @@ class TrainOptions:
             raise UsageError(f"split {self.split!r} is unknown: separated, random or none")
         if self.synthetic is not None and self.synthetic < 0:
             raise UsageError(f"{self.synthetic} synthetic features a class: give 0 or more")
+        if self.synthetic and self.diffusion is not True and self.contrastdm is None:
+            raise UsageError("--synthetic says how many features --diffusion makes; give that too")
 
     def check_method(self, method: str) -> None:
         """Refuse what belongs to another method, or leaves nothing to learn.

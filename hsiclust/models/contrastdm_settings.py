@@ -28,12 +28,6 @@ class ContrastDmConfig:
         reach: Pixels that the two of a pair lie apart at most, down and across.
         off_diagonal: Of the Barlow Twins term.
         rate: Largest learning rate of encoders.
-        tuning_steps: On labels, of a copy of each coder; 0 for none.
-        tuning_batch: Labelled pixels in a batch of it, of all classes alike.
-        unlabelled_batch: Other pixels in a batch of it.
-        certainty: Probability from which the label that a network gives to a pixel is learned.
-        alone: Part of the tuning that sees labelled pixels only.
-        tuning_rate: Learning rate of the copy.
         diffusion_steps: Of the diffusion model of codes; 0 for none.
         synthetic: Codes that it draws of each class, for the classifier on codes.
         refined: Whether codes that it refines are a juror of their own.
@@ -62,12 +56,6 @@ class ContrastDmConfig:
     reach: int = 4
     off_diagonal: float = 0.01
     rate: float = 2e-3
-    tuning_steps: int = 300
-    tuning_batch: int = 256
-    unlabelled_batch: int = 512
-    certainty: float = 0.95
-    alone: float = 0.3
-    tuning_rate: float = 3e-4
     diffusion_steps: int = 0
     synthetic: int = 0
     refined: bool = False
@@ -97,7 +85,7 @@ class ContrastDmConfig:
             raise ModelError(f"a guest {self.guest_width} channels wide is not within 0..{_WIDEST}")
         if self.synthesis not in ("diffusion", "gaussians"):
             raise ModelError(f"synthesis {self.synthesis!r} is unknown: diffusion or gaussians")
-        steps = (self.pretraining_steps, self.tuning_steps, self.diffusion_steps, self.steps)
+        steps = (self.pretraining_steps, self.diffusion_steps, self.steps)
         if not all(0 <= count <= _MOST_STEPS for count in steps):
             raise ModelError(f"steps {steps} are not within 0..{_MOST_STEPS}")
         if not any(deviation > 0 for deviation in self.deviations) and self.coders:
@@ -107,11 +95,6 @@ class ContrastDmConfig:
     def is_pretrained(self) -> bool:
         """Whether the coders have learned something when a training is over."""
         return self.coders > 0 and (self.pretraining_steps > 0 or self.pretrained)
-
-    @property
-    def is_tuned(self) -> bool:
-        """Whether copies of the coders learn from labels."""
-        return self.labelled and self.is_pretrained and self.tuning_steps > 0
 
     @property
     def has_codes(self) -> bool:

@@ -35,8 +35,7 @@ from hsiclust.models.schedule import one_cycle
 
 log = logging.getLogger(__name__)
 
-PRETRAINING, TUNING = "contrastive pre-training", "fine-tuning"
-DIFFUSION, DISTILLATION = "diffusion", "distillation"
+PRETRAINING, DIFFUSION, DISTILLATION = "contrastive pre-training", "diffusion", "distillation"
 # Pixels that pass through a network at once.
 _AT_ONCE = 2**14
 _NO_CHANCE = 1e-6
@@ -59,9 +58,6 @@ class Parts(nn.Module):
             Coder(around, widths, settings.projected) for _ in range(settings.coders)
         )
         self.denoiser: Denoiser | None = None
-        self.tuned = nn.ModuleList()
-        if settings.is_tuned:
-            self.tuned.extend(ClassNet(around, widths, classes) for _ in range(settings.coders))
         self.guest: DenseEncoder | None = None
         if settings.guest_width:
             self.guest = DenseEncoder(space.components, settings.guest_width)
@@ -90,10 +86,6 @@ def phases(settings: ContrastDmConfig) -> list[Phase]:
             for number in range(settings.coders)
         ]
     if settings.labelled:
-        if settings.is_tuned:
-            found += [
-                Phase(TUNING, number, settings.tuning_steps) for number in range(settings.coders)
-            ]
         if settings.diffusion_steps and settings.has_codes:
             found.append(Phase(DIFFUSION, 0, settings.diffusion_steps))
         found += [Phase(DISTILLATION, number, settings.steps) for number in range(settings.nets)]
@@ -143,9 +135,6 @@ class Training:
         match place.phase.kind:
             case kind if kind == PRETRAINING:
                 loss, counts = self._contrast(self.parts.coder(place.phase.net), generator)
-            case kind if kind == TUNING:
-                alone = place.step < self.settings.alone * place.phase.steps
-                loss, counts = self._tune(self.parts.tuned[place.phase.net], alone, generator)
             case kind if kind == DIFFUSION:
                 loss, counts = self._denoise(generator)
             case _:
@@ -167,28 +156,22 @@ class Training:
         match place.phase.kind:
             case kind if kind == PRETRAINING:
                 groups = [_group(self.parts.coder(number), settings.rate, settings.decay)]
-            case kind if kind == TUNING:
-                net = self.parts.tuned[number]
-                if place.step == 0:
-                    own = self.parts.coder(number).encoder.state_dict()
-                    net.get_submodule("0").load_state_dict(own)
-                groups = self._of_net(net, settings.tuning_rate)
             case kind if kind == DIFFUSION:
                 if self.parts.denoiser is None:
                     raise ModelError("there is no diffusion model to train")
                 self._raw = averaged(self.parts.denoiser).requires_grad_(True)
                 groups = [_group(self._raw, self._raw.settings.rate, self._raw.settings.decay)]
             case _:
-                groups = self._of_net(self.parts.committee.nets[number], settings.rate)
+                groups = self._of_net(self.parts.committee.nets[number])
         self._optimiser = torch.optim.AdamW(groups)
         self._phase = place.number
         return self._optimiser
 
-    def _of_net(self, net: nn.Module, rate: float) -> list[dict[str, Any]]:
+    def _of_net(self, net: nn.Module) -> list[dict[str, Any]]:
         """What an optimiser has to know of a network with a head."""
         *layers, head = net.children()
         inner = nn.Sequential(*layers)
-        groups = [_group(inner, rate, self.settings.decay)]
+        groups = [_group(inner, self.settings.rate, self.settings.decay)]
         return [*groups, _group(head, self.settings.head_rate, self.settings.decay)]
 
     def _contrast(self, coder: Coder, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -198,26 +181,6 @@ class Training:
         pixels = self._around(self.features[torch.cat([chosen, partner])]).float()
         first, second = coder.project(self._changed(pixels, generator)).chunk(2)
         return self.contrast(first, second), self._uncounted(len(chosen))
-
-    def _tune(
-        self, net: nn.Module, alone: bool, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Learn from labels, and from what the network is certain of (Sohn et al. 2020)."""
-        settings = self.settings
-        labelled = self._balanced(settings.tuning_batch, generator)
-        classes = self.table.classes[labelled]
-        seen = self._changed(self._around(self.features[labelled]).float(), generator)
-        if alone:
-            said = self._said(net, seen)
-            return functional.nll_loss(said, classes), self._counted(said)
-        other = self.table.draw(settings.unlabelled_batch, generator)
-        clean = self._around(self.features[other]).float()
-        said = self._said(net, torch.cat([seen, self._changed(clean, generator), clean]))
-        of_labelled, of_changed, of_clean = said.split([len(seen), len(clean), len(clean)])
-        sure, guess = of_clean.detach().exp().max(dim=1)
-        each = functional.nll_loss(of_changed, guess, reduction="none")
-        loss = functional.nll_loss(of_labelled, classes)
-        return loss + (each * (sure > settings.certainty)).mean(), self._counted(said)
 
     def _said(self, net: nn.Module, pixels: Tensor) -> Tensor:
         """Log-probabilities: `(M, F)` to `(M, K)`."""
@@ -273,8 +236,7 @@ class Training:
         jury = Jury(self.table, self.classes, self._random)
         log.info("a jury hears %d labelled pixels", len(jury.rows))
         with torch.no_grad():
-            codes, synthetic = self._benches(jury)
-            return jury.hear(codes, self._tuned(), synthetic)
+            return jury.hear(*self._benches(jury))
 
     @cached_property
     def _wanted(self) -> tuple[Tensor, Tensor]:
@@ -283,17 +245,6 @@ class Training:
         sharp = sharp / sharp.sum(dim=1, keepdim=True).clamp_min(1e-9)
         sharp = functional.threshold(sharp, _NO_CHANCE, 0.0)  # tiny numbers are slow to reckon with
         return sharp, sharp.amax(dim=1)
-
-    def _tuned(self) -> Tensor | None:
-        """What the tuned copies of the coders say of all pixels, `(M, K)`."""
-        if not len(self.parts.tuned):
-            return None
-        parts = [self._around(part).float() for part in self.features.split(_AT_ONCE)]
-        said = [
-            torch.cat([self._said(net.eval(), part).exp() for part in parts])
-            for net in self.parts.tuned
-        ]
-        return torch.stack(said).mean(dim=0)
 
     def _benches(self, jury: Jury) -> tuple[list[Tensor], Synthetic | None]:
         """Codes for the jury, plain and refined, and synthetic ones."""

@@ -154,7 +154,6 @@ class Jury:
     def hear(
         self,
         codes: Sequence[Tensor] = (),
-        tuned: Tensor | None = None,
         synthetic: Synthetic | None = None,
     ) -> Verdict:
         """Hear all jurors, and let what they say spread.
@@ -163,8 +162,6 @@ class Jury:
             codes: Codes of all pixels, `(M, E)` each, plain and refined: a bench of their own,
                 that counts as much as all others together where it does as well, and not at all
                 where pre-training does not suit the scene.
-            tuned: Probabilities that networks give to all pixels, `(M, K)`, which learned from all
-                labels: they count as the codes do, once the folds are heard.
             synthetic: Codes that join the labelled ones of the first bench, once the folds are
                 heard: a generator has seen every label.
         """
@@ -174,12 +171,10 @@ class Jury:
             of_codes, theirs = self._bench(ridge.scaled(_standardised(each)) for each in codes)
             weight = _gate(theirs - accuracy)
             if synthetic is not None and weight:
-                of_codes[-1] = self._with_synthetic(codes[0], synthetic)
+                more = self._with_synthetic(codes[0], synthetic)
+                of_codes[-1] = (of_codes[-1] + more) / 2
             for vote, other in zip(votes, of_codes, strict=True):
                 vote.add_(other, alpha=weight).div_(1 + weight)
-            if tuned is not None:
-                share = weight / (1 + 2 * weight)
-                votes[-1].mul_(1 - share).add_(tuned, alpha=share)
         for vote, subset in zip(votes, self._subsets, strict=True):
             own = functional.one_hot(self.known[subset], self.classes)
             vote[self.rows[subset]] = own.to(vote)

@@ -19,17 +19,9 @@ _STUDY_PIXELS = 2**17  # that the choices are made from
 
 def thinned(tiles: Sequence[Batch]) -> list[Batch]:
     """Evenly chosen tiles with about `_STUDY_PIXELS` pixels to be learned from together."""
-    return [tiles[number] for number in thinned_numbers([int(tile.fit.sum()) for tile in tiles])]
-
-
-def thinned_numbers(pixels: Sequence[int]) -> list[int]:
-    """Numbers of evenly chosen tiles that hold about `_STUDY_PIXELS` pixels together.
-
-    Args:
-        pixels: Pixels to be learned from of each tile.
-    """
-    step = max(1.0, sum(pixels) / _STUDY_PIXELS)
-    return [int(number * step) for number in range(math.ceil(len(pixels) / step))]
+    pixels = sum(int(tile.fit.sum()) for tile in tiles)
+    step = max(1.0, pixels / _STUDY_PIXELS)
+    return [tiles[int(number * step)] for number in range(math.ceil(len(tiles) / step))]
 
 
 def draw_places(

@@ -1,80 +1,84 @@
 """The pixels that a training looks at, as rows of a table; which lies where, and what it is.
 
-All pixels of evenly chosen tiles, then the labelled ones of every other tile: a label is never
-lost, however many tiles there are.
+Of a small training all pixels; of a large one those of square windows spread over its tiles, so
+that neighbours stay neighbours, and every labelled pixel wherever it lies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hsiclust.models.base import Batch
-from hsiclust.models.pixels import thinned_numbers
 
 NOWHERE = -1
 UNLABELLED = -1
+# Pixels of a training up to which all are looked at; of more, so many in windows of this side.
+_MOST_PIXELS = 2**16
+_WINDOW = 48
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A window of a tile, with what lies around it.
+
+    Attributes:
+        values: `(1, C, rows + 2 context, cols + 2 context)`, float16.
+        chosen: Its pixels that are rows of the table, `(rows, cols)`, bool.
+        classes: `(rows, cols)`, int64; class from 0, -1 where there is no label.
+    """
+
+    values: Tensor
+    chosen: Tensor
+    classes: Tensor
+
+    @property
+    def context(self) -> int:
+        """Pixels around the window, on each side."""
+        return (self.values.shape[2] - self.chosen.shape[0]) // 2
+
+    def features(self, of: Callable[[Tensor], Tensor], context: int) -> Tensor:
+        """See `PixelTable.features`; `(M, F)`."""
+        edge = self.context - context
+        rows, cols = self.values.shape[2:]
+        values = self.values[..., edge : rows - edge, edge : cols - edge].float()
+        return of(values)[0].movedim(0, -1)[self.chosen]
 
 
 @dataclass(frozen=True)
 class PixelTable:
-    """Pixels of some tiles.
+    """Pixels of some windows.
 
     Attributes:
-        tiles: All tiles of the training; read again for each kind of features.
-        numbers: Which of them have rows.
-        chosen: Of each of those, the pixels that are rows, `(row, col)`, bool.
-        whole: How many of those are there with every pixel that may be learned from; they come
-            first.
-        places: `(M, 3)`, int64; tile (counted among `numbers`), row and column of each pixel.
-        rows: Of each tile, the row of each pixel, `(row, col)`, int64; -1 for one that is none.
+        patches: The windows.
+        places: `(M, 3)`, int64; window, and row and column in it, of each pixel.
+        rows: Of each window, the row of each pixel, `(rows, cols)`, int64; -1 for one that is none.
         classes: `(M,)`, int64; class of each pixel from 0, -1 where it has no label.
     """
 
-    tiles: Sequence[Batch]
-    numbers: tuple[int, ...]
-    chosen: tuple[Tensor, ...]
-    whole: int
+    patches: tuple[Patch, ...]
     places: Tensor
     rows: tuple[Tensor, ...]
     classes: Tensor
 
     @classmethod
     def of(cls, tiles: Sequence[Batch]) -> PixelTable:
-        """The table of a training's tiles."""
-        fits, known = [], []
-        for tile in tiles:
-            fits.append(tile.fit[0])
-            known.append(_classes(tile))
-        whole = thinned_numbers([int(fit.sum()) for fit in fits])
-        others = [
-            number
-            for number in range(len(fits))
-            if number not in set(whole) and bool((known[number] >= 0).any())
-        ]
-        numbers = (*whole, *others)
-        chosen = tuple(fits[n] if n in set(whole) else known[n] >= 0 for n in numbers)
-        places, rows, count = [], [], 0
-        for at, mask in enumerate(chosen):
-            where = torch.nonzero(mask)
-            places.append(torch.cat([torch.full_like(where[:, :1], at), where], dim=1))
-            row = torch.full(mask.shape, NOWHERE, dtype=torch.int64, device=mask.device)
-            row[mask] = torch.arange(count, count + len(where), device=mask.device)
+        """The table of a training's tiles, each of which is read once or twice."""
+        pixels = [int(tile.fit.sum()) for tile in tiles]
+        patches = tuple(_patches(tiles, _windowed(pixels)))
+        places, rows, classes, count = [], [], [], 0
+        for number, patch in enumerate(patches):
+            where = torch.nonzero(patch.chosen)
+            places.append(torch.cat([torch.full_like(where[:, :1], number), where], dim=1))
+            row = torch.full(patch.chosen.shape, NOWHERE, device=where.device)
+            row[patch.chosen] = torch.arange(count, count + len(where), device=where.device)
             rows.append(row)
+            classes.append(patch.classes[patch.chosen])
             count += len(where)
-        classes = [known[number][mask] for number, mask in zip(numbers, chosen, strict=True)]
-        return cls(
-            tiles=tiles,
-            numbers=numbers,
-            chosen=chosen,
-            whole=len(whole),
-            places=torch.cat(places),
-            rows=tuple(rows),
-            classes=torch.cat(classes),
-        )
+        return cls(patches, torch.cat(places), tuple(rows), torch.cat(classes))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -88,18 +92,13 @@ class PixelTable:
         """Features of every pixel.
 
         Args:
-            of: Gives those of a tile, `(1, C, H, W)` to `(1, F, H - 2 context, W - 2 context)`.
-            context: Pixels around a tile that it needs.
+            of: Gives those of a window, `(1, C, H, W)` to `(1, F, H - 2 context, W - 2 context)`.
+            context: Pixels around a window that it needs.
 
         Returns:
             `(M, F)`.
         """
-        return torch.cat(
-            [
-                of(self.tiles[number].within(context).values)[0].movedim(0, -1)[mask]
-                for number, mask in zip(self.numbers, self.chosen, strict=True)
-            ]
-        )
+        return torch.cat([patch.features(of, context) for patch in self.patches])
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Rows of so many pixels, drawn with repetition; `(count,)`, int64."""
@@ -124,19 +123,21 @@ class Neighbours:
         self._rows = torch.cat([row.flatten() for row in table.rows])
 
     def at(self, chosen: Tensor, shift: Tensor) -> Tensor:
-        """The pixels some rows and columns away, in the same tile.
+        """The pixels some rows and columns away, in the same window.
 
         Args:
             chosen: `(M,)`, rows of the table.
-            shift: `(M, 2)` or `(2,)`, down and across; what leads out of the tile ends at its edge.
+            shift: `(M, 2)` or `(2,)`, down and across; what leads out of the window ends at its
+                edge.
 
         Returns:
             `(M,)`, rows of the table; -1 where there is no such row.
         """
-        tile, place = self._places[chosen, 0], self._places[chosen, 1:]
+        window, place = self._places[chosen, 0], self._places[chosen, 1:]
         there = (place + shift.to(place.device)).clamp_min(0)
-        there = torch.minimum(there, self._sides[tile] - 1)
-        return self._rows[self._starts[tile] + there[:, 0] * self._sides[tile, 1] + there[:, 1]]
+        there = torch.minimum(there, self._sides[window] - 1)
+        flat = self._starts[window] + there[:, 0] * self._sides[window, 1] + there[:, 1]
+        return self._rows[flat]
 
     def drawn(self, chosen: Tensor, reach: int, generator: torch.Generator) -> Tensor:
         """For each pixel another at most `reach` pixels away, down and across, `(M,)`.
@@ -148,7 +149,45 @@ class Neighbours:
         return torch.where(partner == NOWHERE, chosen, partner)
 
 
-def _classes(tile: Batch) -> Tensor:
+def _windowed(pixels: Sequence[int]) -> set[int] | None:
+    """Numbers of the tiles that a window is looked at of; None where all are looked at whole."""
+    if sum(pixels) <= _MOST_PIXELS:
+        return None
+    some = [number for number, count in enumerate(pixels) if count]
+    step = max(1.0, len(some) * _WINDOW**2 / _MOST_PIXELS)
+    return {some[int(at * step)] for at in range(int(len(some) / step))}
+
+
+def _patches(tiles: Sequence[Batch], windowed: set[int] | None) -> Iterator[Patch]:
+    """Windows that hold the pixels of the table."""
+    for number, tile in enumerate(tiles):
+        fit, known = tile.fit[0], classes_of(tile)
+        if windowed is None:
+            if bool(fit.any()):
+                yield _patch(tile, fit, known)
+            continue
+        central = torch.zeros_like(fit)
+        if number in windowed:
+            top, left = (max(0, side - _WINDOW) // 2 for side in fit.shape)
+            central[top : top + _WINDOW, left : left + _WINDOW] = True
+            if bool((central & fit).any()):
+                yield _patch(tile, central & fit, known)
+        labelled = (known >= 0) & ~central
+        if bool(labelled.any()):
+            yield _patch(tile, labelled, known)
+
+
+def _patch(tile: Batch, chosen: Tensor, known: Tensor) -> Patch:
+    """The smallest window that holds the chosen pixels of a tile."""
+    rows, cols = (torch.nonzero(chosen.any(dim=axis))[:, 0] for axis in (1, 0))
+    (top, bottom), (left, right) = ((int(at[0]), int(at[-1]) + 1) for at in (rows, cols))
+    around = 2 * tile.context
+    values = tile.values[..., top : bottom + around, left : right + around]
+    inside = (slice(top, bottom), slice(left, right))
+    return Patch(values.to(torch.float16, copy=True), chosen[inside].clone(), known[inside].clone())
+
+
+def classes_of(tile: Batch) -> Tensor:
     """Class of each pixel of a tile that may be learned from, `(row, col)`, -1 without a label."""
     fit = tile.fit[0]
     if tile.lesson is None:
