@@ -22,7 +22,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Kept:
     def __init__(self, file: Path | None, subject: Subject, shared: bool) -> None:
         self._file = file
         self._scene = [subject.scene.name, subject.truth.name, subject.field, shared, __version__]
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, Found] = {}  # by identity, as JSON
         text = file.read_text("utf-8") if file is not None and file.exists() else ""
         for each in text.splitlines():
             read = json.loads(each)
@@ -93,7 +93,11 @@ class Kept:
                 file.write(json.dumps({"job": self._identity(job), "found": asdict(found)}) + "\n")
 
     def _identity(self, job: Job) -> list[Any]:
-        return [*self._scene, job.line.name, dict(job.line.options), asdict(job.cell)]
+        options = {
+            name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for name, value in job.line.options.items()
+        }
+        return [*self._scene, job.line.name, options, asdict(job.cell)]
 
 
 class Pool:
