@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hsiclust.models import pixels
+from hsiclust.errors import InputError
+from hsiclust.models import pixeltable
 from hsiclust.models.base import Batch, Lesson
 from hsiclust.models.pixeltable import NOWHERE, UNLABELLED, Neighbours, PixelTable
 from hsiclust.models.scalespace import smoothed
@@ -13,19 +14,33 @@ CONTEXT = 4
 
 
 def made(shapes: list[tuple[int, int]], seed: int = 0, labelled: float = 0.2) -> list[Batch]:
-    """Tiles whose first component tells each pixel of all from the others."""
+    """Tiles whose components are a pixel's tile, row and column, context included."""
     random = torch.Generator().manual_seed(seed)
-    tiles, count = [], 0
-    for rows, cols in shapes:
+    tiles = []
+    for number, (rows, cols) in enumerate(shapes):
         height, width = rows + 2 * CONTEXT, cols + 2 * CONTEXT
-        values = torch.randn(1, 2, height, width, generator=random)
-        values[0, 0] = torch.arange(count, count + height * width).view(height, width)
-        count += height * width
+        down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        values = torch.stack([torch.full_like(down, number), down, across])[None].float()
         fit = torch.rand(1, rows, cols, generator=random) < 0.7
         classes = torch.randint(0, 3, (1, rows, cols), generator=random)
         trust = (torch.rand(1, rows, cols, generator=random) < labelled).float()
         tiles.append(Batch(values, fit, Lesson(classes, trust)))
     return tiles
+
+
+def origins(table: PixelTable) -> list[tuple[int, int, int]]:
+    """Tile, row and column in the tile's core of each pixel of a table."""
+    found = table.features(lambda values: values, 0).round().long()
+    return [(at, y - CONTEXT, x - CONTEXT) for at, y, x in found.tolist()]
+
+
+def labelled_places(tiles: list[Batch]) -> set[tuple[int, int, int]]:
+    return {
+        (at, y, x)
+        for at, tile in enumerate(tiles)
+        if tile.lesson is not None
+        for y, x in torch.nonzero(tile.fit[0] & (tile.lesson.trust[0] > 0)).tolist()
+    }
 
 
 @st.composite
@@ -36,52 +51,48 @@ def tiles_of_any_kind(draw: st.DrawFn) -> list[Batch]:
 
 @given(tiles_of_any_kind())
 def test_every_pixel_that_may_be_learned_from_is_a_row(tiles: list[Batch]) -> None:
+    fits = [(at, y, x) for at, t in enumerate(tiles) for y, x in torch.nonzero(t.fit[0]).tolist()]
+    if not fits:
+        with pytest.raises(InputError, match="no pixel"):
+            PixelTable.of(tiles)
+        return
     table = PixelTable.of(tiles)
-    assert table.whole == len(tiles)
-    assert len(table) == sum(int(tile.fit.sum()) for tile in tiles)
+    assert origins(table) == fits
     for row, (at, y, x) in enumerate(table.places.tolist()):
-        tile = tiles[table.numbers[at]]
-        assert bool(tile.fit[0, y, x])
         assert int(table.rows[at][y, x]) == row
-        assert tile.lesson is not None
-        known = bool(tile.lesson.trust[0, y, x] > 0)
-        assert int(table.classes[row]) == (int(tile.lesson.classes[0, y, x]) if known else -1)
-    for rows, tile in zip(table.rows, tiles, strict=True):
-        assert torch.equal(rows == NOWHERE, ~tile.fit[0])
+    for row, (at, y, x) in enumerate(origins(table)):
+        lesson = tiles[at].lesson
+        assert lesson is not None
+        known = bool(lesson.trust[0, y, x] > 0)
+        assert int(table.classes[row]) == (int(lesson.classes[0, y, x]) if known else -1)
+    assert sum(int((rows != NOWHERE).sum()) for rows in table.rows) == len(table)
     assert torch.equal(table.labelled, torch.nonzero(table.classes != UNLABELLED)[:, 0])
 
 
-def test_features_are_those_of_the_places() -> None:
+def test_features_see_what_lies_around() -> None:
     tiles = made([(6, 9), (8, 5)])
     table = PixelTable.of(tiles)
-    found = table.features(lambda values: values, 0)
     smooth = table.features(lambda values: smoothed(values, 1.0), 3)
-    assert found.shape == smooth.shape == (len(table), 2)
-    for row, (at, y, x) in enumerate(table.places.tolist()):
-        values = tiles[at].values
-        assert torch.equal(found[row], values[0, :, y + CONTEXT, x + CONTEXT])
-        around = values[:, :, y + 1 : y + 8, x + 1 : x + 8]
+    assert smooth.shape == (len(table), 3)
+    for row, (at, y, x) in enumerate(origins(table)):
+        around = tiles[at].values[:, :, y + 1 : y + 8, x + 1 : x + 8]
         torch.testing.assert_close(smooth[row], smoothed(around, 1.0)[0, :, 0, 0])
 
 
-def test_labels_of_tiles_that_are_thinned_out_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiles = made([(8, 8)] * 9, labelled=0.1)
-    lesson = tiles[4].lesson
-    assert lesson is not None
-    lesson.trust.zero_()
-    monkeypatch.setattr(pixels, "_STUDY_PIXELS", sum(int(t.fit.sum()) for t in tiles) // 3)
+def test_a_large_training_is_looked_at_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = made([(12, 10)] * 9, labelled=0.05)
+    monkeypatch.setattr(pixeltable, "_WINDOW", 4)
+    monkeypatch.setattr(pixeltable, "_MOST_PIXELS", 4 * 4 * 3)
     table = PixelTable.of(tiles)
-    whole = table.numbers[: table.whole]
-    assert 1 <= table.whole < 9
-    assert 4 not in table.numbers[table.whole :]
-    for at, number in enumerate(table.numbers):
-        tile = tiles[number]
-        assert tile.lesson is not None
-        labelled = tile.fit[0] & (tile.lesson.trust[0] > 0)
-        wanted = tile.fit[0] if number in whole else labelled
-        assert torch.equal(table.chosen[at], wanted)
-    labels = sum(int((t.fit & (t.lesson.trust > 0)).sum()) for t in tiles if t.lesson is not None)
-    assert len(table.labelled) == labels > 0
+    found, labels = set(origins(table)), labelled_places(tiles)
+    assert labels <= found
+    assert len(found) == len(table)  # none twice
+    windows = {(at, y, x) for at, y, x in found - labels}
+    assert {at for at, _, _ in windows} == {0, 3, 6}
+    assert all(4 <= y < 8 and 3 <= x < 7 for _, y, x in windows)
+    fits = {(at, y, x) for at in (0, 3, 6) for y, x in torch.nonzero(tiles[at].fit[0]).tolist()}
+    assert {p for p in fits if 4 <= p[1] < 8 and 3 <= p[2] < 7} <= found
+    assert len(table.labelled) == len(labels) > 0
 
 
 def test_tiles_without_lessons_have_no_labels() -> None:
@@ -102,6 +113,7 @@ def test_rows_are_drawn_from_all() -> None:
 def test_drawn_neighbours_lie_in_the_same_tile_and_within_reach(
     tiles: list[Batch], reach: int, seed: int
 ) -> None:
+    assume(any(bool(tile.fit.any()) for tile in tiles))
     table = PixelTable.of(tiles)
     chosen = torch.arange(len(table)).repeat(3)
     partner = Neighbours(table).drawn(chosen, reach, torch.Generator().manual_seed(seed))

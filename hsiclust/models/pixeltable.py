@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hsiclust.errors import InputError
 from hsiclust.models.base import Batch
 
 NOWHERE = -1
@@ -66,9 +67,15 @@ class PixelTable:
 
     @classmethod
     def of(cls, tiles: Sequence[Batch]) -> PixelTable:
-        """The table of a training's tiles, each of which is read once or twice."""
+        """The table of a training's tiles, each of which is read twice.
+
+        Raises:
+            InputError: None of their pixels may be learned from.
+        """
         pixels = [int(tile.fit.sum()) for tile in tiles]
         patches = tuple(_patches(tiles, _windowed(pixels)))
+        if not patches:
+            raise InputError("no pixel to learn from")
         places, rows, classes, count = [], [], [], 0
         for number, patch in enumerate(patches):
             where = torch.nonzero(patch.chosen)
