@@ -215,11 +215,13 @@ class StoredBatches(Sequence[Batch]):
     def __getitem__(self, number: int | slice) -> Batch | Sequence[Batch]:
         if isinstance(number, slice):
             return [self[each] for each in range(len(self))[number]]
-        for source in self.sources:
+        for site, source in enumerate(self.sources):
             if number < len(source.indices):
-                one = replace(source, indices=[source.indices[number]])
-                stack = _stack(one, self.device)
-                return stack.tile(0, stack.halo if self.context is None else self.context)
+                index = source.indices[number]
+                stack = _stack(replace(source, indices=[index]), self.device)
+                core = source.store.tiles[index].core
+                context = stack.halo if self.context is None else self.context
+                return replace(stack.tile(0, context), place=(site, core.row, core.col))
             number -= len(source.indices)
         raise IndexError("there are not that many tiles")
 

@@ -68,11 +68,13 @@ class Batch:
         values: `(N, C, row, col)`, float32.
         fit: `(N, row, col)`, bool; pixels that may be learned from: the middle of `values`.
         lesson: What they are to be learned as, `(N, row, col)`; None without a teacher.
+        place: Of a tile: number of its scene, row and column of `fit` in it; None where unknown.
     """
 
     values: Tensor
     fit: Tensor
     lesson: Lesson | None = None
+    place: tuple[int, int, int] | None = None
 
     @property
     def context(self) -> int:

@@ -1,9 +1,10 @@
 """What a pixel probably is: many closed-form classifiers, heard by how well each does, spread.
 
 Each juror is a kernel ridge classifier that sees the pixels in its own way: at some scales, along a
-graph, or as codes of the pre-trained networks. A juror's vote weighs by its accuracy on labels left
-out one by one; no other truth is used. Votes then spread along graphs of pixels; which graph, and
-how far, is chosen by cross-validation over the labels, and close rivals share.
+graph, or as codes of the pre-trained networks. A juror's vote weighs by its accuracy in
+cross-validation over the labels (`hsiclust.models.folds`); no other truth is used. Votes then
+spread along graphs of pixels; which graph, and how far, is chosen in the same way, and close rivals
+share.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn import functional
 from hsiclust.models import ridge
 from hsiclust.models.base import trimmed
 from hsiclust.models.classifier import evenly_drawn
+from hsiclust.models.folds import COUNT, folds
 from hsiclust.models.pixelgraph import both, feature_walk, ground_walk, spread
 from hsiclust.models.pixeltable import PixelTable
 from hsiclust.models.scalespace import radius, smoothed
@@ -82,7 +84,6 @@ _SPREADS = (
     *(Spread(graph, 0.995, _ROUNDS[0.995]) for graph in _FAR),
 )
 CONTEXT = radius(max(deviation for view in _VIEWS for deviation in view.deviations))
-_FOLDS = 5
 # How fast a juror, or a way to spread, loses weight against the best: in parts of accuracy.
 _TOLERANCE = 0.03
 _LEAST_WEIGHT = 0.01
@@ -101,12 +102,15 @@ class Verdict:
     Attributes:
         chances: `(M, K)`, float32; how probable each class is, rows sum to 1.
         accuracy: On the labels that were left out, of what was chosen.
+        places: How many places the labels were divided by to leave them out; as many as labels when
+            it was done at random.
         codes: What the codes count against all other jurors, 0 to 1.
         spreads: How much each way to spread counts, by its name.
     """
 
     chances: Tensor
     accuracy: float
+    places: int
     codes: float
     spreads: Mapping[str, float]
 
@@ -115,6 +119,7 @@ class Verdict:
         shown = {name: round(weight, 3) for name, weight in self.spreads.items()}
         return {
             "cross_validated_accuracy": round(self.accuracy, 4),
+            "places_left_out": self.places,
             "weight_of_codes": round(self.codes, 3),
             "spreads": shown,
         }
@@ -149,7 +154,8 @@ class Jury:
         kept = evenly_drawn(table.classes[rows], MOST_LABELS, generator)
         self.rows = rows[kept]
         self.known = table.classes[self.rows]
-        self.fold = _folds(self.known, generator)
+        ground = table.ground
+        self.fold, self.places = folds(self.known, ground[self.rows], ground, generator)
 
     def hear(
         self,
@@ -188,43 +194,43 @@ class Jury:
         made = (synthetic.codes - mean) / deviation * size
         heard = torch.cat([features[self.rows], made])
         known = torch.cat([self.known, synthetic.classes])
-        weights, _ = ridge.solved(ridge.kernel(heard, heard), known, self.classes)
+        weights = ridge.solved(ridge.kernel(heard, heard), known, self.classes)
         return ridge.scores(features, heard, weights).clamp_(0, 1)
 
     @property
     def _subsets(self) -> list[Tensor]:
         """Which labels are heard: all but one fold, for each fold, then all; numbers of labels."""
-        folds = [torch.nonzero(self.fold != number)[:, 0] for number in range(_FOLDS)]
+        folds = [torch.nonzero(self.fold != number)[:, 0] for number in range(COUNT)]
         return [*folds, torch.arange(len(self.rows), device=self.rows.device)]
 
     def _bench(self, seen: Iterable[Tensor]) -> tuple[list[Tensor], float]:
-        """Votes of some jurors, each by its accuracy on labels left out one by one.
+        """Votes of some jurors, each by its accuracy on the folds that it did not hear.
 
         Args:
             seen: The pixels as each juror sees them, `(M, F)`.
 
         Returns:
-            Votes for each subset of the labels, `(M, K)` each, and the accuracy of the best juror
-            who heard all.
+            Votes for each subset of the labels, `(M, K)` each, and the accuracy of the best juror.
         """
         subsets = self._subsets
         votes = [torch.zeros(len(self.table), self.classes) for _ in subsets]
         votes = [vote.to(self.rows.device) for vote in votes]
-        best, total = [-math.inf] * len(subsets), [0.0] * len(subsets)
+        best, total = -math.inf, 0.0
         for features in seen:
             labelled = features[self.rows]
             similar = ridge.kernel(labelled, labelled)
             fits = [ridge.solved(similar[s][:, s], self.known[s], self.classes) for s in subsets]
-            for number, (subset, (weights, accuracy)) in enumerate(zip(subsets, fits, strict=True)):
-                # Weights relative to the best so far, which the ones before shrink to.
-                before, best[number] = best[number], max(best[number], accuracy)
-                shrunk = math.exp((before - best[number]) / _TOLERANCE)
-                weight = math.exp((accuracy - best[number]) / _TOLERANCE)
-                said = ridge.scores(features, labelled[subset], weights)
-                votes[number].mul_(shrunk).add_(said, alpha=weight)
-                total[number] = total[number] * shrunk + weight
-        mean = [(vote / weight).clamp_(0, 1) for vote, weight in zip(votes, total, strict=True)]
-        return mean, best[-1]
+            heldout = [similar[:, s] @ fit for s, fit in zip(subsets, fits, strict=True)]
+            accuracy = self._accuracy(torch.cat(heldout[:COUNT], dim=1))
+            # Weights relative to the best so far, which the ones before shrink to.
+            before, best = best, max(best, accuracy)
+            shrunk = math.exp((before - best) / _TOLERANCE)
+            weight = math.exp((accuracy - best) / _TOLERANCE)
+            for vote, subset, fit in zip(votes, subsets, fits, strict=True):
+                said = ridge.scores(features, labelled[subset], fit)
+                vote.mul_(shrunk).add_(said, alpha=weight)
+            total = total * shrunk + weight
+        return [(vote / total).clamp_(0, 1) for vote in votes], best
 
     def _seen(self) -> Iterator[Tensor]:
         """The pixels as each juror sees them, `(M, F)`."""
@@ -300,7 +306,7 @@ class Jury:
         chances = chances / chances.sum(dim=1, keepdim=True).clamp_min(1e-9)
         names = ["none" if way is None else f"{way.graph} {way.part:g}" for way in ways]
         kept = {n: share for n, share in zip(names, shares, strict=True) if share > _LEAST_WEIGHT}
-        return Verdict(chances, best, of_codes, kept)
+        return Verdict(chances, best, self.places, of_codes, kept)
 
     def _along(self, known: Tensor, way: Spread) -> Tensor:
         return spread(self._graph(way.graph), known, way.part, way.rounds)
@@ -314,7 +320,7 @@ class Jury:
 
     def _accuracy(self, found: Tensor) -> float:
         """Of each label in the fold that did not hear it."""
-        by_fold = found.view(len(found), _FOLDS, self.classes)
+        by_fold = found.view(len(found), COUNT, self.classes)
         own = by_fold[torch.arange(len(found), device=found.device), self.fold]
         return float((own.argmax(dim=1) == self.known).to(torch.float32).mean())
 
@@ -328,14 +334,3 @@ def _gate(advantage: float) -> float:
 def _standardised(features: Tensor) -> Tensor:
     centred = features - features.mean(dim=0)
     return centred / centred.std(dim=0).clamp_min(1e-6)
-
-
-def _folds(classes: Tensor, generator: torch.Generator) -> Tensor:
-    """The fold of each label, `(L,)`: those of a class lie in as many folds as there can be."""
-    fold = torch.zeros(len(classes), dtype=torch.int64)
-    for number in classes.unique().tolist():
-        mine = torch.nonzero(classes.cpu() == number)[:, 0]
-        mine = mine[torch.randperm(len(mine), generator=generator)]
-        first = int(torch.randint(_FOLDS, (1,), generator=generator))
-        fold[mine] = (torch.arange(len(mine)) + first) % _FOLDS
-    return fold.to(classes.device)

@@ -20,6 +20,7 @@ UNLABELLED = -1
 # Pixels of a training up to which all are looked at; of more, so many in windows of this side.
 _MOST_PIXELS = 2**16
 _WINDOW = 48
+_APART = 10**8  # columns between one scene and the next
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Patch:
         values: `(1, C, rows + 2 context, cols + 2 context)`, float16.
         chosen: Its pixels that are rows of the table, `(rows, cols)`, bool.
         classes: `(rows, cols)`, int64; class from 0, -1 where there is no label.
+        place: Row and column of its first pixel on the ground; scenes lie far apart.
     """
 
     values: Tensor
     chosen: Tensor
     classes: Tensor
+    place: tuple[int, int]
 
     @property
     def context(self) -> int:
@@ -57,12 +60,14 @@ class PixelTable:
         patches: The windows.
         places: `(M, 3)`, int64; window, and row and column in it, of each pixel.
         rows: Of each window, the row of each pixel, `(rows, cols)`, int64; -1 for one that is none.
+        ground: `(M, 2)`, int64; row and column of each pixel on the ground.
         classes: `(M,)`, int64; class of each pixel from 0, -1 where it has no label.
     """
 
     patches: tuple[Patch, ...]
     places: Tensor
     rows: tuple[Tensor, ...]
+    ground: Tensor
     classes: Tensor
 
     @classmethod
@@ -76,16 +81,17 @@ class PixelTable:
         patches = tuple(_patches(tiles, _windowed(pixels)))
         if not patches:
             raise InputError("no pixel to learn from")
-        places, rows, classes, count = [], [], [], 0
+        places, rows, ground, classes, count = [], [], [], [], 0
         for number, patch in enumerate(patches):
             where = torch.nonzero(patch.chosen)
             places.append(torch.cat([torch.full_like(where[:, :1], number), where], dim=1))
             row = torch.full(patch.chosen.shape, NOWHERE, device=where.device)
             row[patch.chosen] = torch.arange(count, count + len(where), device=where.device)
             rows.append(row)
+            ground.append(where + torch.tensor(patch.place, device=where.device))
             classes.append(patch.classes[patch.chosen])
             count += len(where)
-        return cls(patches, torch.cat(places), tuple(rows), torch.cat(classes))
+        return cls(patches, torch.cat(places), tuple(rows), torch.cat(ground), torch.cat(classes))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -171,27 +177,33 @@ def _patches(tiles: Sequence[Batch], windowed: set[int] | None) -> Iterator[Patc
         fit, known = tile.fit[0], classes_of(tile)
         if windowed is None:
             if bool(fit.any()):
-                yield _patch(tile, fit, known)
+                yield _patch(number, tile, fit, known)
             continue
         central = torch.zeros_like(fit)
         if number in windowed:
             top, left = (max(0, side - _WINDOW) // 2 for side in fit.shape)
             central[top : top + _WINDOW, left : left + _WINDOW] = True
             if bool((central & fit).any()):
-                yield _patch(tile, central & fit, known)
+                yield _patch(number, tile, central & fit, known)
         labelled = (known >= 0) & ~central
         if bool(labelled.any()):
-            yield _patch(tile, labelled, known)
+            yield _patch(number, tile, labelled, known)
 
 
-def _patch(tile: Batch, chosen: Tensor, known: Tensor) -> Patch:
+def _patch(number: int, tile: Batch, chosen: Tensor, known: Tensor) -> Patch:
     """The smallest window that holds the chosen pixels of a tile."""
     rows, cols = (torch.nonzero(chosen.any(dim=axis))[:, 0] for axis in (1, 0))
     (top, bottom), (left, right) = ((int(at[0]), int(at[-1]) + 1) for at in (rows, cols))
     around = 2 * tile.context
     values = tile.values[..., top : bottom + around, left : right + around]
     inside = (slice(top, bottom), slice(left, right))
-    return Patch(values.to(torch.float16, copy=True), chosen[inside].clone(), known[inside].clone())
+    site, row, col = tile.place or (number, 0, 0)
+    return Patch(
+        values.to(torch.float16, copy=True),
+        chosen[inside].clone(),
+        known[inside].clone(),
+        (row + top, col + left + site * _APART),
+    )
 
 
 def classes_of(tile: Batch) -> Tensor:

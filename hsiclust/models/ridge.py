@@ -1,8 +1,7 @@
-"""Kernel ridge classification: a classifier in closed form, which scores itself on each label.
+"""Kernel ridge classification: a classifier in closed form.
 
 With the Gaussian kernel K of the labelled pixels and one column of Y a class (1 or 0), the scores
-of pixels x are `k(x) (K + r I)^-1 Y`. What the scores of a labelled pixel would be without its own
-label follows from the same inverse, without fitting again (Rifkin and Lippert 2007, equation 5).
+of pixels x are `k(x) (K + r I)^-1 Y`.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ def kernel(pixels: Tensor, others: Tensor) -> Tensor:
     return torch.exp(-_GAMMA * torch.cdist(pixels, others).square())
 
 
-def solved(similar: Tensor, classes: Tensor, count: int) -> tuple[Tensor, float]:
-    """Weights of labelled pixels, and how well they do on labels left out one by one.
+def solved(similar: Tensor, classes: Tensor, count: int) -> Tensor:
+    """Weights of labelled pixels.
 
     Args:
         similar: `(L, L)`, kernel of the labelled pixels.
@@ -36,14 +35,12 @@ def solved(similar: Tensor, classes: Tensor, count: int) -> tuple[Tensor, float]
         count: Number of classes K.
 
     Returns:
-        `(L, K)`, and the share of the labels that the others give.
+        `(L, K)`.
     """
     wanted = functional.one_hot(classes, count).to(similar)
     eye = torch.eye(len(similar), dtype=similar.dtype, device=similar.device)
-    inverse = torch.linalg.inv(similar + _RIDGE * eye)
-    weights = inverse @ wanted
-    without = wanted - weights / torch.diagonal(inverse)[:, None]
-    return weights, float((without.argmax(dim=1) == classes).to(torch.float32).mean())
+    weights: Tensor = torch.linalg.solve(similar + _RIDGE * eye, wanted)
+    return weights
 
 
 def scores(pixels: Tensor, labelled: Tensor, weights: Tensor) -> Tensor:
