@@ -144,8 +144,12 @@ class Training:
             case kind if kind == PRETRAINING:
                 loss, counts = self._contrast(self.parts.coder(place.phase.net), generator)
             case kind if kind == TUNING:
+                net = self.parts.tuned[place.phase.net]
+                if place.step == 0:  # here, where a training that is resumed does not pass again
+                    own = self.parts.coder(place.phase.net).encoder.state_dict()
+                    net.get_submodule("0").load_state_dict(own)
                 alone = place.step < self.settings.alone * place.phase.steps
-                loss, counts = self._tune(self.parts.tuned[place.phase.net], alone, generator)
+                loss, counts = self._tune(net, alone, generator)
             case kind if kind == DIFFUSION:
                 loss, counts = self._denoise(generator)
             case _:
@@ -168,11 +172,7 @@ class Training:
             case kind if kind == PRETRAINING:
                 groups = [_group(self.parts.coder(number), settings.rate, settings.decay)]
             case kind if kind == TUNING:
-                net = self.parts.tuned[number]
-                if place.step == 0:
-                    own = self.parts.coder(number).encoder.state_dict()
-                    net.get_submodule("0").load_state_dict(own)
-                groups = self._of_net(net, settings.tuning_rate)
+                groups = self._of_net(self.parts.tuned[number], settings.tuning_rate)
             case kind if kind == DIFFUSION:
                 if self.parts.denoiser is None:
                     raise ModelError("there is no diffusion model to train")
