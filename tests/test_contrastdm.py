@@ -1,5 +1,6 @@
 """ContrastDM with trainings of a few steps: what is tested hangs on no recipe."""
 
+import dataclasses
 import itertools
 import json
 from dataclasses import replace
@@ -20,7 +21,13 @@ from hsiclust.models import jury
 from hsiclust.models.base import Batch, Lesson, Progress
 from hsiclust.models.contrastdm import ContrastDm
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
-from hsiclust.models.contrastdm_training import balanced
+from hsiclust.models.contrastdm_training import (
+    DIFFUSION,
+    DISTILLATION,
+    PRETRAINING,
+    balanced,
+    phases,
+)
 from hsiclust.models.encoder import count_multiply_adds
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
@@ -30,26 +37,32 @@ from hsiclust.training import Step, train
 from hsiclust.trainoptions import TrainOptions
 
 ENGINE = EngineOptions(threads=1)
-SHORT = ContrastDmConfig(
+# Whatever is learned, for so many steps from small batches.
+LENGTH = 5
+QUICK = {
+    field.name: LENGTH if field.name.endswith("steps") else 24
+    for field in dataclasses.fields(ContrastDmConfig)
+    if field.name.endswith(("steps", "batch"))
+}
+DIFFUSING = replace(
+    ContrastDmConfig(**QUICK),
     deviations=(0.0, 1.0, 2.0),
     widths=(24, 24, 8),
     coders=2,
     nets=2,
     projected=16,
-    pretraining_steps=5,
-    pretraining_batch=64,
-    steps=5,
-    batch=64,
-    labelled_batch=16,
+    refined=True,
+    synthetic=3,
 )
-DIFFUSING = replace(SHORT, diffusion_steps=5, refined=True, synthetic=3)
-PHASES = [
-    "contrastive pre-training 1",
-    "contrastive pre-training 2",
-    "diffusion 1",
-    "distillation 1",
-    "distillation 2",
-]
+SHORT = replace(DIFFUSING, diffusion_steps=0, refined=False, synthetic=0)
+PHASES = phases(DIFFUSING)
+# In the middle of each phase, and where some begin.
+KILLED_AT = [LENGTH + 1, 3 * LENGTH + 1, *(LENGTH * number + 3 for number in range(len(PHASES)))]
+
+
+def stages(settings: ContrastDmConfig) -> list[str]:
+    """What a training is told to do, in turn."""
+    return [f"{phase.kind} {phase.net + 1}" for phase in phases(settings)]
 
 
 @pytest.fixture(autouse=True)
@@ -227,9 +240,14 @@ def test_a_training_goes_through_its_phases(
     seen: list[Step] = []
     asked = replace(options, contrastdm=DIFFUSING)
     result = train([str(fields[0])], tmp_path / "m", asked, seen.append)
-    assert [step.stage for step in seen] == [name for name in PHASES for _ in range(5)]
+    assert [step.stage for step in seen] == [
+        name for name in stages(DIFFUSING) for _ in range(LENGTH)
+    ]
+    kinds = [*dict.fromkeys(phase.kind for phase in PHASES)]
+    assert (kinds[0], kinds[-1]) == (PRETRAINING, DISTILLATION)
+    assert DIFFUSION in kinds
     assert all(np.isfinite(step.loss) for step in seen)
-    assert result.steps == 25
+    assert result.steps == LENGTH * len(PHASES)
     assert result.supervised
     assert {"cross_validated_accuracy", "spreads"} <= set(result.choices)
     assert load_model(result.model).provenance["choices"] == result.choices
@@ -246,7 +264,7 @@ def test_a_seed_gives_one_model(
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
-@pytest.mark.parametrize("at", [3, 8, 11, 13, 16, 23])
+@pytest.mark.parametrize("at", KILLED_AT)
 def test_a_killed_training_goes_on_to_the_same_model_in_each_phase(
     fields: tuple[Path, Path],
     options: TrainOptions,
@@ -328,8 +346,8 @@ def test_without_labels_it_pretrains_and_no_more(
         pretraining(options),
         lambda step: seen.append(step.stage),
     )
-    assert [*dict.fromkeys(seen)] == PHASES[:2]
-    assert (result.steps, result.held_out, result.choices) == (10, None, {})
+    assert [*dict.fromkeys(seen)] == stages(SHORT)[:2]
+    assert (result.steps, result.held_out, result.choices) == (2 * LENGTH, None, {})
     assert not result.collapsed
     assert {file.name for file in tmp_path.iterdir()} == {"pre", "scene.tif", "truth.tif"}
 
@@ -359,7 +377,7 @@ def test_what_was_pretrained_is_taken_over(
         replace(options, init=tmp_path / "pre", contrastdm=replace(DIFFUSING, widths=(9, 9))),
         lambda step: seen.append(step.stage),
     )
-    assert [*dict.fromkeys(seen)] == PHASES[2:]  # no pre-training again
+    assert [*dict.fromkeys(seen)] == stages(DIFFUSING)[2:]  # no pre-training again
     pre, model = method_of(tmp_path / "pre"), method_of(tmp_path / "m")
     assert model.settings.widths == pre.settings.widths
     assert model.settings.pretrained
@@ -377,7 +395,7 @@ def test_pretraining_goes_on_without_labels(
     result = train(
         [str(fields[0])], tmp_path / "on", replace(pretraining(options), init=tmp_path / "pre")
     )
-    assert result.steps == 10
+    assert result.steps == 2 * LENGTH
     assert not method_of(tmp_path / "on").knows_classes
     before, after = coders(tmp_path / "pre"), coders(tmp_path / "on")
     weights = [key for key in before if key.endswith("weight")]
@@ -409,7 +427,7 @@ def test_the_encoder_of_a_clustering_is_one_more_coder(
     )
     train([str(fields[0])], tmp_path / "sscc", clustering)
     result = train([str(fields[0])], tmp_path / "m", replace(options, init=tmp_path / "sscc"))
-    assert result.steps == 20
+    assert result.steps == LENGTH * len(phases(SHORT))
     own, heir = load_model(tmp_path / "sscc").method, method_of(tmp_path / "m")
     assert isinstance(own, Sscc)
     assert heir.parts.guest is not None

@@ -105,9 +105,9 @@ def test_a_fold_never_hears_its_own_labels(monkeypatch: pytest.MonkeyPatch) -> N
     label = 7
     own = int(jury.fold[label])
     made = Synthetic(codes[:10], torch.arange(10) % 2)
-    weights = [jury.hear([codes], made).codes]
+    weights = [jury.hear([codes], synthetic=made).codes]
     jury.known[label] = (jury.known[label] + 1) % 2
-    weights.append(jury.hear([codes], made).codes)
+    weights.append(jury.hear([codes], synthetic=made).codes)
     assert weights == [1, 1]
     for fold, (before, after) in enumerate(zip(*heard, strict=True)):
         assert torch.equal(before, after) == (fold == own)

@@ -1,5 +1,6 @@
 """Trainings that learn from labels: from the label file to the map and its score."""
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,21 +41,25 @@ ENGINE = EngineOptions(threads=1)
 ON_CPU = PredictOptions(device="cpu", engine=ENGINE)
 LABELS = Path("labels.tif")  # of no test
 SVM = TrainOptions(method="svm", labels=LABELS, device="cpu", engine=ENGINE)
+QUICK = {
+    field.name: 5 if field.name.endswith("steps") else 32
+    for field in dataclasses.fields(ContrastDmConfig)
+    if field.name.endswith(("steps", "batch"))
+}
 CONTRASTDM = replace(
     SVM,
     method=None,
-    contrastdm=ContrastDmConfig(
+    contrastdm=replace(
+        ContrastDmConfig(**QUICK),
         deviations=(0.0, 1.0, 2.0),
         widths=(24, 24, 8),
         coders=1,
         nets=1,
         projected=16,
-        pretraining_steps=5,
-        pretraining_batch=64,
-        steps=60,
+        steps=120,
+        batch=128,
         rate=5e-3,
-        batch=64,
-        labelled_batch=16,
+        diffusion_steps=0,
     ),
 )
 NAMES = ("barley", "maize", "oats", "wheat")
