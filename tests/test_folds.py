@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsiclust.models.folds import COUNT, folds
+from hsiclust.models.folds import COUNT, coverage, folds
 
 
 def ground(side: int) -> torch.Tensor:
@@ -71,3 +71,16 @@ def test_every_label_has_a_fold_and_the_seed_decides_it(count: int, seed: int) -
     assert one[1] == other[1]
     assert one[0].shape == (count,)
     assert 0 <= int(one[0].min()) <= int(one[0].max()) < COUNT
+
+
+def test_coverage_tells_labels_all_over_from_labels_in_a_corner() -> None:
+    random = torch.Generator().manual_seed(5)
+    every = ground(100)[torch.randperm(10_000, generator=random)]
+    corner = every[(every < 25).all(dim=1)][:50]
+
+    def of(labels: torch.Tensor) -> float:
+        return coverage(labels, ground(100), torch.Generator().manual_seed(0))
+
+    assert 0.7 < of(every[:50]) < 1.3
+    assert of(corner) < 0.1
+    assert of(every[:1]) == 0

@@ -106,7 +106,7 @@ class ContrastDm(Classifier):
         Raises:
             InputError: Fewer than two classes have labels.
         """
-        if not self.settings.pretrained:
+        if not (warm and self.space.is_standardised):  # coders go on with what they know
             standardise(self.space, tiles)
         if not self.settings.labelled:
             return

@@ -52,6 +52,28 @@ def folds(
     return torch.from_numpy(best).to(classes.device), places
 
 
+def coverage(labels: Tensor, pixels: Tensor, generator: torch.Generator) -> float:
+    """How well labels cover the ground that is to be mapped.
+
+    Args:
+        labels: `(L, 2)`, rows and columns on the ground.
+        pixels: `(M, 2)`, those of pixels that are to be mapped.
+        generator: Random numbers.
+
+    Returns:
+        Mean distance of a label to the nearest other one, over that of a pixel to the nearest
+        label: about 1 where labels are drawn anywhere, 0 where they lie together.
+    """
+    if len(labels) < 2:
+        return 0.0
+    ground = labels.double().cpu().numpy()
+    chosen = torch.randperm(len(pixels), generator=generator)[:_PIXELS]
+    there = pixels[chosen.to(pixels.device)].double().cpu().numpy()
+    tree = cKDTree(ground)
+    apart = tree.query(ground, k=2)[0][:, 1].mean()
+    return float(apart / max(tree.query(there)[0].mean(), 1e-9))
+
+
 def _scattered(classes: Tensor, generator: torch.Generator) -> NDArray[np.int64]:
     """Labels of a class in as many folds as there can be, at random."""
     known = classes.cpu()

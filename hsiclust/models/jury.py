@@ -22,7 +22,7 @@ from torch.nn import functional
 from hsiclust.models import ridge
 from hsiclust.models.base import trimmed
 from hsiclust.models.classifier import evenly_drawn
-from hsiclust.models.folds import COUNT, folds
+from hsiclust.models.folds import COUNT, coverage, folds
 from hsiclust.models.pixelgraph import both, feature_walk, ground_walk, spread
 from hsiclust.models.pixeltable import PixelTable
 from hsiclust.models.scalespace import radius, smoothed
@@ -89,6 +89,8 @@ _TOLERANCE = 0.03
 _LEAST_WEIGHT = 0.01
 # How much less accurate than scales codes may be before they count less, and how fast they then do.
 _SLACK, _DECLINE, _CLOSED = 0.03, 0.02, 0.05
+# Coverage of the ground by labels below which codes are not heard, and from which they are.
+_NOT_COVERED, _COVERED = 0.3, 0.4
 # Labels that the jurors hear at most: kernels are quadratic in them.
 MOST_LABELS = 4096
 # Columns that spread at once: what several folds know of a class each.
@@ -104,6 +106,7 @@ class Verdict:
         accuracy: On the labels that were left out, of what was chosen.
         places: How many places the labels were divided by to leave them out; as many as labels when
             it was done at random.
+        coverage: How well labels cover the ground; see `hsiclust.models.folds.coverage`.
         codes: What the codes count against all other jurors, 0 to 1.
         spreads: How much each way to spread counts, by its name.
     """
@@ -111,6 +114,7 @@ class Verdict:
     chances: Tensor
     accuracy: float
     places: int
+    coverage: float
     codes: float
     spreads: Mapping[str, float]
 
@@ -120,6 +124,7 @@ class Verdict:
         return {
             "cross_validated_accuracy": round(self.accuracy, 4),
             "places_left_out": self.places,
+            "coverage": round(self.coverage, 3),
             "weight_of_codes": round(self.codes, 3),
             "spreads": shown,
         }
@@ -156,6 +161,7 @@ class Jury:
         self.known = table.classes[self.rows]
         ground = table.ground
         self.fold, self.places = folds(self.known, ground[self.rows], ground, generator)
+        self.coverage = coverage(ground[self.rows], ground, generator)
 
     def hear(
         self,
@@ -175,7 +181,7 @@ class Jury:
         weight = 0.0
         if codes:
             of_codes, theirs = self._bench(ridge.scaled(_standardised(each)) for each in codes)
-            weight = _gate(theirs - accuracy)
+            weight = _gate(theirs - accuracy) * _trust(self.coverage)
             if synthetic is not None and weight:
                 more = self._with_synthetic(codes[0], synthetic)
                 of_codes[-1] = (of_codes[-1] + more) / 2
@@ -306,7 +312,7 @@ class Jury:
         chances = chances / chances.sum(dim=1, keepdim=True).clamp_min(1e-9)
         names = ["none" if way is None else f"{way.graph} {way.part:g}" for way in ways]
         kept = {n: share for n, share in zip(names, shares, strict=True) if share > _LEAST_WEIGHT}
-        return Verdict(chances, best, self.places, of_codes, kept)
+        return Verdict(chances, best, self.places, self.coverage, of_codes, kept)
 
     def _along(self, known: Tensor, way: Spread) -> Tensor:
         return spread(self._graph(way.graph), known, way.part, way.rounds)
@@ -323,6 +329,15 @@ class Jury:
         by_fold = found.view(len(found), COUNT, self.classes)
         own = by_fold[torch.arange(len(found), device=found.device), self.fold]
         return float((own.argmax(dim=1) == self.known).to(torch.float32).mean())
+
+
+def _trust(coverage: float) -> float:
+    """What codes count where labels cover the ground so well.
+
+    Pre-training makes neighbours alike, so a code tells its place. That helps where there are
+    labels all over, and misleads where the map goes beyond them.
+    """
+    return min(max((coverage - _NOT_COVERED) / (_COVERED - _NOT_COVERED), 0.0), 1.0)
 
 
 def _gate(advantage: float) -> float:

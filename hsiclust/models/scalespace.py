@@ -85,6 +85,11 @@ class ScaleSpace(nn.Module):
         return self.components * len(self.deviations)
 
     @property
+    def is_standardised(self) -> bool:
+        """Whether mean and deviation were set."""
+        return bool((self.scale != 1).any())
+
+    @property
     def halo(self) -> int:
         """Pixels around a pixel that its features depend on."""
         return max(map(radius, self.deviations))
