@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hsiclust.models.base import Method
+from hsiclust.models.moments import below
 from hsiclust.output import written_beside
 
 
@@ -37,14 +37,6 @@ def load_checkpoint(path: Path, method: Method, run: str) -> int | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return None
-    method.load_state_dict(_below("network.", tensors))
-    method.load_optimiser_state(_below("optimiser.", tensors))
+    method.load_state_dict(below("network.", tensors))
+    method.load_optimiser_state(below("optimiser.", tensors))
     return int(metadata["step"])
-
-
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }

@@ -28,6 +28,7 @@ from hsiclust.models.encoder import DenseEncoder
 from hsiclust.models.featurenet import ClassNet, Coder, Committee, as_image, as_rows, chances
 from hsiclust.models.jury import Jury, Synthetic, Verdict
 from hsiclust.models.losses import BarlowTwins
+from hsiclust.models.moments import below, load_moments, moments
 from hsiclust.models.phases import Phase, Place
 from hsiclust.models.pixeltable import Neighbours, PixelTable
 from hsiclust.models.scalespace import ScaleSpace
@@ -296,11 +297,7 @@ class Training:
         """What a training needs to go on, beyond the parts."""
         if self._optimiser is None or self._phase is None:
             return {}
-        state = {
-            f"moments.{index}.{name}": value
-            for index, values in self._optimiser.state_dict()["state"].items()
-            for name, value in values.items()
-        }
+        state = {f"moments.{name}": value for name, value in moments(self._optimiser).items()}
         if self._raw is not None:
             state |= {f"raw.{name}": value for name, value in self._raw.state_dict().items()}
         return {**state, "phase": torch.tensor(self._phase)}
@@ -311,15 +308,8 @@ class Training:
             return
         number = int(state["phase"])
         optimiser = self._entered(Place(number, phases(self.settings)[number], 0))
-        full = optimiser.state_dict()
-        full["state"] = {}
-        for key, value in state.items():
-            kind, _, rest = key.partition(".")
-            if kind == "moments":
-                index, name = rest.split(".")
-                full["state"].setdefault(int(index), {})[name] = value
-        optimiser.load_state_dict(full)
-        raw = {key[4:]: value for key, value in state.items() if key.startswith("raw.")}
+        load_moments(optimiser, below("moments.", state))
+        raw = below("raw.", state)
         if self._raw is not None and raw:
             self._raw.load_state_dict(raw)
 

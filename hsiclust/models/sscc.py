@@ -37,6 +37,7 @@ from hsiclust.models.encoder import (
     fold_norms,
 )
 from hsiclust.models.losses import BarlowTwins, NTXent
+from hsiclust.models.moments import load_moments, moments
 from hsiclust.models.schedule import learning_rate, online_steps
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.views import draw_view, pair_outputs
@@ -210,20 +211,11 @@ class Sscc(Method):
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """Moments of AdamW, by parameter number."""
-        return {
-            f"{index}.{name}": value
-            for index, state in self.optimiser.state_dict()["state"].items()
-            for name, value in state.items()
-        }
+        return moments(self.optimiser)
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the moments back."""
-        full = self.optimiser.state_dict()
-        full["state"] = {}
-        for key, value in state.items():
-            index, name = key.split(".")
-            full["state"].setdefault(int(index), {})[name] = value
-        self.optimiser.load_state_dict(full)
+        load_moments(self.optimiser, state)
 
 
 def _encoder(components: int, settings: SsccConfig) -> Encoder:
