@@ -17,7 +17,7 @@ from hsiclust.api import plan_prediction, predict
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, ModelError, UsageError
 from hsiclust.modelfile import load_model
-from hsiclust.models import jury
+from hsiclust.models import jury, sights
 from hsiclust.models.base import Batch, Lesson, Progress
 from hsiclust.models.contrastdm import ContrastDm
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
@@ -67,8 +67,8 @@ def stages(settings: ContrastDmConfig) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def few_jurors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jury, "_VIEWS", jury._VIEWS[:2])
-    monkeypatch.setattr(jury, "_DIFFUSED", ())
+    monkeypatch.setattr(sights, "_VIEWS", sights._VIEWS[:2])
+    monkeypatch.setattr(sights, "_DIFFUSED", ())
     monkeypatch.setattr(jury, "_SPREADS", jury._SPREADS[:2])
 
 
@@ -298,8 +298,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels=labels, per_class=8, contrastdm=DIFFUSING, device="cpu", engine=ENGINE
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jury, "_VIEWS", jury._VIEWS[:2])
-        patch.setattr(jury, "_DIFFUSED", ())
+        patch.setattr(sights, "_VIEWS", sights._VIEWS[:2])
+        patch.setattr(sights, "_DIFFUSED", ())
         patch.setattr(jury, "_SPREADS", jury._SPREADS[:2])
         train([str(scene)], folder / "model", options)
     return folder / "model"

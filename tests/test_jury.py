@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from hsiclust.models import jury as module
+from hsiclust.models import sights
 from hsiclust.models.base import Batch, Lesson
-from hsiclust.models.jury import CONTEXT, Jury, Spread, Synthetic
+from hsiclust.models.jury import Jury, Synthetic
 from hsiclust.models.pixeltable import PixelTable
+from hsiclust.models.sights import CONTEXT, Sights, Spread
 
 _ROWS, _COLS = 24, 26
 
@@ -14,8 +16,8 @@ _ROWS, _COLS = 24, 26
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer jurors and ways to spread; what is tested hangs on none of them."""
-    monkeypatch.setattr(module, "_VIEWS", (module._VIEWS[0], module._VIEWS[4]))
-    monkeypatch.setattr(module, "_DIFFUSED", ((3, Spread("ground", 0.9, 10)),))
+    monkeypatch.setattr(sights, "_VIEWS", (sights._VIEWS[0], sights._VIEWS[4]))
+    monkeypatch.setattr(sights, "_DIFFUSED", ((3, Spread("ground", 0.9, 10)),))
     graphs = ("bare ground", "features", "fine", "coarse")
     monkeypatch.setattr(module, "_SPREADS", tuple(Spread(name, 0.5, 8) for name in graphs))
 
@@ -94,7 +96,7 @@ def test_a_juror_never_hears_the_labels_of_the_fold(monkeypatch: pytest.MonkeyPa
     table, truth, noise = fields(apart=1.0)
     codes = codes_of(truth, noise)
     # One juror a bench: what jurors weigh against each other is learned from all labels.
-    monkeypatch.setattr(Jury, "_seen", lambda self: iter([module.ridge.scaled(codes + noise)]))
+    monkeypatch.setattr(Sights, "each", lambda self: iter([module.ridge.scaled(codes + noise)]))
     heard: list[list[torch.Tensor]] = []
     spread = Jury._spread
 
@@ -156,7 +158,7 @@ def test_synthetic_codes_are_heard_like_labelled_ones() -> None:
     codes = 4 + 3 * torch.nn.functional.one_hot(truth, 5).float()[:, :4] + 2 * noise
     extra = torch.arange(20, len(table), 12)
     found = jury_of(table)._with_synthetic(codes, Synthetic(codes[extra], truth[extra]))
-    features = module.ridge.scaled(module._standardised(codes))
+    features = module.ridge.scaled(module.standardised(codes))
     heard = features[torch.cat([jury_of(table).rows, extra])]
     known = torch.cat([jury_of(table).known, truth[extra]])
     weights = module.ridge.solved(module.ridge.kernel(heard, heard), known, 5)

@@ -26,7 +26,7 @@ from hsiclust.evaluation import evaluate
 from hsiclust.facts import info
 from hsiclust.legend import category_names, holds_classes
 from hsiclust.modelfile import load_model, save_model
-from hsiclust.models import jury
+from hsiclust.models import jury, sights
 from hsiclust.models.base import Batch
 from hsiclust.models.classifier import Classifier, labelled_counts
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
@@ -67,8 +67,8 @@ NAMES = ("barley", "maize", "oats", "wheat")
 
 @pytest.fixture(autouse=True)
 def few_jurors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jury, "_VIEWS", jury._VIEWS[:2])
-    monkeypatch.setattr(jury, "_DIFFUSED", ())
+    monkeypatch.setattr(sights, "_VIEWS", sights._VIEWS[:2])
+    monkeypatch.setattr(sights, "_DIFFUSED", ())
     monkeypatch.setattr(jury, "_SPREADS", jury._SPREADS[:2])
 
 

@@ -28,9 +28,9 @@ from hsiclust.models.classifier import Classifier, labelled_counts, standardise
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.contrastdm_training import Parts, Training, phases
 from hsiclust.models.featurenet import DenseCommittee
-from hsiclust.models.jury import CONTEXT
 from hsiclust.models.phases import place_of
 from hsiclust.models.pixeltable import PixelTable
+from hsiclust.models.sights import CONTEXT
 
 
 class ContrastDm(Classifier):

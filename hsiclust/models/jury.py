@@ -10,9 +10,8 @@ share.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,62 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from hsiclust.models import ridge
-from hsiclust.models.base import trimmed
 from hsiclust.models.classifier import evenly_drawn
 from hsiclust.models.folds import COUNT, coverage, folds
-from hsiclust.models.pixelgraph import both, feature_walk, ground_walk, spread
 from hsiclust.models.pixeltable import PixelTable
-from hsiclust.models.scalespace import radius, smoothed
+from hsiclust.models.sights import Sights, Spread, standardised
 
-
-@dataclass(frozen=True)
-class Scales:
-    """Components as a juror sees them.
-
-    Attributes:
-        components: Leading components.
-        deviations: Of the Gaussians, in pixels.
-        natural: Whether each scale keeps its amplitude: coarse ones vary less, and count less.
-    """
-
-    components: int
-    deviations: tuple[float, ...]
-    natural: bool = False
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How far something spreads.
-
-    Attributes:
-        graph: Along which graph.
-        part: How much of a pixel comes from its neighbours.
-        rounds: How often.
-    """
-
-    graph: str
-    part: float
-    rounds: int
-
-
-_VIEWS = (
-    Scales(12, (0.0,)),
-    Scales(24, (0.0, 1.0), natural=True),
-    Scales(24, (0.0, 1.0, 2.0, 4.0), natural=True),
-    Scales(12, (0.0, 1.0, 2.0, 4.0)),
-    Scales(24, (0.0, 1.0, 2.0, 4.0)),
-    Scales(24, (1.0, 2.0, 4.0)),
-    Scales(24, (1.0, 2.0, 4.0, 8.0)),
-    Scales(24, (1.0, 2.0, 4.0, 8.0, 16.0)),
-    Scales(12, (1.0, 2.0, 4.0, 8.0, 16.0)),
-)
-# Components that are spread along a graph before a juror sees them.
-_DIFFUSED = (
-    (24, Spread("ground", 0.98, 60)),
-    (24, Spread("fine", 0.98, 60)),
-    (24, Spread("fine", 0.995, 120)),
-    (12, Spread("ground", 0.995, 120)),
-)
 _ROUNDS = {0.5: 8, 0.9: 30, 0.98: 60, 0.995: 90}
 _GRAPHS = ("bare ground", "ground", "features", "few features", "fine", "coarse")
 _FAR = ("bare ground", "ground", "fine")
@@ -83,7 +31,6 @@ _SPREADS = (
     *(Spread(graph, part, _ROUNDS[part]) for graph in _GRAPHS for part in (0.5, 0.9, 0.98)),
     *(Spread(graph, 0.995, _ROUNDS[0.995]) for graph in _FAR),
 )
-CONTEXT = radius(max(deviation for view in _VIEWS for deviation in view.deviations))
 # How fast a juror, or a way to spread, loses weight against the best: in parts of accuracy.
 _TOLERANCE = 0.03
 _LEAST_WEIGHT = 0.01
@@ -154,6 +101,7 @@ class Jury:
 
     def __init__(self, table: PixelTable, classes: int, generator: torch.Generator) -> None:
         self.table = table
+        self.sights = Sights(table)
         self.classes = classes
         rows = table.labelled
         kept = evenly_drawn(table.classes[rows], MOST_LABELS, generator)
@@ -177,10 +125,10 @@ class Jury:
             synthetic: Codes that join the labelled ones of the first bench, once the folds are
                 heard: a generator has seen every label.
         """
-        votes, accuracy = self._bench(self._seen())
+        votes, accuracy = self._bench(self.sights.each())
         weight = 0.0
         if codes:
-            of_codes, theirs = self._bench(ridge.scaled(_standardised(each)) for each in codes)
+            of_codes, theirs = self._bench(ridge.scaled(standardised(each)) for each in codes)
             weight = _gate(theirs - accuracy) * _trust(self.coverage)
             if synthetic is not None and weight:
                 more = self._with_synthetic(codes[0], synthetic)
@@ -195,7 +143,7 @@ class Jury:
     def _with_synthetic(self, codes: Tensor, synthetic: Synthetic) -> Tensor:
         """Votes of a juror on codes who has heard synthetic ones too, `(M, K)`."""
         mean, deviation = codes.mean(dim=0), codes.std(dim=0).clamp_min(1e-6)
-        features = ridge.scaled(_standardised(codes))
+        features = ridge.scaled(standardised(codes))
         size = (features[0] / ((codes[0] - mean) / deviation)).nanmedian()
         made = (synthetic.codes - mean) / deviation * size
         heard = torch.cat([features[self.rows], made])
@@ -238,63 +186,6 @@ class Jury:
             total = total * shrunk + weight
         return [(vote / total).clamp_(0, 1) for vote in votes], best
 
-    def _seen(self) -> Iterator[Tensor]:
-        """The pixels as each juror sees them, `(M, F)`."""
-        for view in _VIEWS:
-            found = self._scales(view)
-            yield ridge.scaled(found if view.natural else _standardised(found))
-        for components, how in _DIFFUSED:
-            found = self._scales(Scales(components, (0.0,), natural=True))
-            spread_out = spread(self._graph(how.graph), found, how.part, how.rounds)
-            yield ridge.scaled(_standardised(spread_out))
-
-    def _scales(self, view: Scales) -> Tensor:
-        """Centred components at the scales of a view, in deviations of the components."""
-        reach = radius(max(view.deviations))
-
-        def of(values: Tensor) -> Tensor:
-            few = values[:, : view.components] / self._deviation[: view.components, None, None]
-            scales = [
-                smoothed(trimmed(few, reach - radius(deviation)), deviation)
-                for deviation in view.deviations
-            ]
-            return torch.cat(scales, dim=1)
-
-        found = self.table.features(of, reach)
-        return found - found.mean(dim=0)
-
-    @cached_property
-    def _deviation(self) -> Tensor:
-        """Of each component, `(C,)`."""
-        return self.table.features(lambda values: values, 0).std(dim=0).clamp_min(1e-6)
-
-    def _graph(self, name: str) -> Tensor:
-        if name not in self._graphs:
-            self._graphs[name] = self._made(name)
-        return self._graphs[name]
-
-    @cached_property
-    def _graphs(self) -> dict[str, Tensor]:
-        return {}
-
-    def _made(self, name: str) -> Tensor:
-        def look(components: int, *deviations: float) -> Tensor:
-            return _standardised(self._scales(Scales(components, deviations)))
-
-        match name:
-            case "bare ground":
-                return ground_walk(self.table, look(24, 0.0))
-            case "ground":
-                return ground_walk(self.table, look(12, 0.0, 1.0, 2.0))
-            case "features":
-                return feature_walk(look(24, 0.0, 1.0, 2.0, 4.0))
-            case "few features":
-                return feature_walk(look(12, 0.0, 1.0, 2.0))
-            case "fine":
-                return both(self._graph("ground"), self._graph("features"))
-            case _:
-                return both(self._graph("few features"), self._graph("bare ground"))
-
     def _spread(self, votes: Sequence[Tensor], of_codes: float) -> Verdict:
         """Spread votes as cross-validation over the labels says."""
         *held, full = votes
@@ -307,21 +198,18 @@ class Jury:
         chances = torch.zeros_like(full)
         for way, share in zip(ways, shares, strict=True):
             if share > _LEAST_WEIGHT:
-                found = full if way is None else self._along(full, way)
+                found = full if way is None else self.sights.along(full, way)
                 chances += share * found
         chances = chances / chances.sum(dim=1, keepdim=True).clamp_min(1e-9)
         names = ["none" if way is None else f"{way.graph} {way.part:g}" for way in ways]
         kept = {n: share for n, share in zip(names, shares, strict=True) if share > _LEAST_WEIGHT}
         return Verdict(chances, best, self.places, self.coverage, of_codes, kept)
 
-    def _along(self, known: Tensor, way: Spread) -> Tensor:
-        return spread(self._graph(way.graph), known, way.part, way.rounds)
-
     def _at_labels(self, columns: Tensor, way: Spread | None) -> Tensor:
         """What spreads to the labelled pixels, `(L, folds K)`, some columns at a time."""
         if way is None:
             return columns[self.rows]
-        parts = [self._along(part, way)[self.rows] for part in columns.split(_COLUMNS, dim=1)]
+        parts = [self.sights.along(part, way)[self.rows] for part in columns.split(_COLUMNS, dim=1)]
         return torch.cat(parts, dim=1)
 
     def _accuracy(self, found: Tensor) -> float:
@@ -344,8 +232,3 @@ def _gate(advantage: float) -> float:
     """What a bench counts whose best juror is so much more accurate than that of the other."""
     weight = math.exp(min(0.0, advantage + _SLACK) / _DECLINE)
     return weight if weight > _CLOSED else 0.0
-
-
-def _standardised(features: Tensor) -> Tensor:
-    centred = features - features.mean(dim=0)
-    return centred / centred.std(dim=0).clamp_min(1e-6)
