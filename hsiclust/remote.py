@@ -54,13 +54,14 @@ def gdal_name(name: str) -> str:
 
 
 def gdal_settings(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """GDAL's settings for a file on a server; none for others. What the user has set stays.
+    """GDAL's settings for a file. What the user has set stays.
 
-    GDAL does not know `AWS_ENDPOINT_URL`, which every other client of S3 goes by; it is told in
+    Of a compressed ENVI file GDAL would leave a note of its size beside it. On servers, GDAL does not know `AWS_ENDPOINT_URL`, which every other client of S3 goes by; it is told in
     its own words.
     """
     if not is_remote(name):
-        return {}
+        settings = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}
+        return {key: value for key, value in settings.items() if key not in environment}
     alone = urlsplit(name).path.lower().endswith(_ALONE)
     settings = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if alone else "TRUE",

@@ -53,7 +53,8 @@ def test_paths_made_of_names_are_the_names(name: str) -> None:
 def test_names_on_disk(name: str) -> None:
     assert not is_remote(name)
     assert gdal_name(name) == name
-    assert gdal_settings(name) == {}
+    assert gdal_settings(name, {}) == {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}
+    assert gdal_settings(name, {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "YES"}) == {}
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_compressed_envi_goes_through_gdal(tmp_path: Path) -> None:
     scene = Scene.open(write_envi(tmp_path / "a.bsq", cube, compress=True))
     assert not isinstance(scene.reader, RawCube)
     assert "gzip" in scene.layout
+    assert not list(tmp_path.glob("*.properties"))
     assert np.array_equal(scene.read(Window(3, 4, 10, 11), (2, 0)), cube[[2, 0], 3:13, 4:15])
 
 
