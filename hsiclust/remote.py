@@ -56,8 +56,8 @@ def gdal_name(name: str) -> str:
 def gdal_settings(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """GDAL's settings for a file. What the user has set stays.
 
-    Of a compressed ENVI file GDAL would leave a note of its size beside it. On servers, GDAL does not know `AWS_ENDPOINT_URL`, which every other client of S3 goes by; it is told in
-    its own words.
+    Of a compressed ENVI file GDAL would leave a note of its size beside it. On servers, it does not
+    know `AWS_ENDPOINT_URL`, which every other client of S3 goes by; it is told in its own words.
     """
     if not is_remote(name):
         settings = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}
