@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from benchmarks.fewlabel_rivals import RIVALS, Rival, machine
+from benchmarks.fewlabel_rivals import RIVALS, Rival
 from benchmarks.rivals import read_bands
 from benchmarks.subject import Subject, Watch
 from hsiclust.accuracy import Accuracy, classification
@@ -227,7 +227,7 @@ def _theirs(subject: Subject, rival: Rival, cell: Cell) -> Found:
     watch = Watch()
     features = rival.describe(cube, valid, cell.seed)
     learned, scored = division.training > 0, division.held_out > 0
-    fitted = machine(features[:, learned].T, division.training[learned].astype(np.int64))
+    fitted = rival.fit(features[:, learned].T, division.training[learned].astype(np.int64))
     seconds = watch.seconds
     predicted = fitted.predict(features[:, scored].T)
     table = tabulated([(division.held_out[scored], predicted)])

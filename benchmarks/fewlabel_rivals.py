@@ -1,4 +1,4 @@
-"""Classifiers of a few labelled pixels as the literature has them: scikit-learn, scikit-image.
+"""Classifiers of a few labelled pixels by other packages: scikit-learn, scikit-image.
 
 Each learns from every valid pixel what needs no label (scale, principal components), as hsiclust
 does, and chooses C and gamma by cross-validation on the labelled pixels. How the bands are scaled
@@ -33,15 +33,18 @@ _WIDTHS = (1.0, 0.25, 0.0625, 4.0)  # parts of scikit-learn's "scale"
 
 @dataclass(frozen=True)
 class Rival:
-    """Features for a support vector machine.
+    """Features, and what learns from them.
 
     Attributes:
         name: What the table calls it.
         describe: From the scene to the features.
+        fit: From features `(M, F)` and classes `(M,)` of labelled pixels to a fitted estimator of
+            scikit-learn.
     """
 
     name: str
     describe: Describe
+    fit: Callable[[Features, Classes], Any]
 
 
 def spectra(bands: Cube, valid: Valid, seed: int) -> Features:
@@ -114,7 +117,34 @@ def machine(features: Features, classes: Classes) -> Any:
         return GridSearchCV(SVC(), grid, cv=parts).fit(features, classes)
 
 
+def scale_space(bands: Cube, valid: Valid, seed: int) -> Features:
+    """What ContrastDM's network sees: 24 whitened MNF components at deviations 0, 1, 2 and 4."""
+    del seed
+    import torch
+
+    from hsiclust.models.scalespace import ScaleSpace
+    from hsiclust.spectra import fit_transform
+
+    transform = fit_transform([(bands, valid)], range(len(bands)), most_components=24, whiten=True)
+    used = torch.from_numpy(np.ascontiguousarray(bands[list(transform.bands)]))
+    space = ScaleSpace(transform.components, (0.0, 1.0, 2.0, 4.0))
+    with torch.no_grad():
+        components = transform.apply(used, torch.from_numpy(valid))[None]
+        padded = torch.nn.functional.pad(components, [space.halo] * 4, mode="reflect")
+        return standardised(space.raw(padded)[0].numpy(), valid)
+
+
+def network(features: Features, classes: Classes) -> Any:
+    """ContrastDM's network on the labels alone: no pre-training, no pixel without a label."""
+    from sklearn.neural_network import MLPClassifier
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Stochastic Optimizer", UserWarning)
+        return MLPClassifier((256, 256, 64), max_iter=300, random_state=0).fit(features, classes)
+
+
 RIVALS: Final = (
-    Rival("SVM on all bands", spectra),
-    Rival("extended morphological profile, SVM", morphological_profile),
+    Rival("SVM on all bands", spectra, machine),
+    Rival("extended morphological profile, SVM", morphological_profile, machine),
+    Rival("the same network, labels alone", scale_space, network),
 )

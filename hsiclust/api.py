@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hsiclust.shards import Shard
     from hsiclust.staging import TileShape
     from hsiclust.tiling import TileOptions, tile
-    from hsiclust.training import Step, Training, train
+    from hsiclust.trained import Step, Training
+    from hsiclust.training import train
     from hsiclust.trainoptions import TrainOptions
 
 # Module and name of each verb and of what it takes and gives.
@@ -40,11 +41,11 @@ _HOMES = {
     "Prediction": ("prediction", "Prediction"),
     "ReportOptions": ("picture", "ReportOptions"),
     "Shard": ("shards", "Shard"),
-    "Step": ("training", "Step"),
+    "Step": ("trained", "Step"),
     "TileOptions": ("tiling", "TileOptions"),
     "TileShape": ("staging", "TileShape"),
     "TrainOptions": ("trainoptions", "TrainOptions"),
-    "Training": ("training", "Training"),
+    "Training": ("trained", "Training"),
     "TransformOptions": ("sample", "TransformOptions"),
     "demo": ("demonstration", "demo"),
     "evaluate": ("evaluation", "evaluate"),

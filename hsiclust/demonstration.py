@@ -14,7 +14,8 @@ from hsiclust.evaluation import Evaluation, evaluate
 from hsiclust.picture import ReportOptions, report
 from hsiclust.prediction import predict
 from hsiclust.prediction_plan import PredictOptions, plan_prediction
-from hsiclust.training import Step, train
+from hsiclust.trained import Step
+from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 
 _CLASSES = 16

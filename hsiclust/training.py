@@ -7,37 +7,35 @@ the scenes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 
-from hsiclust import __version__
 from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import Pixels, StoredTiles, StreamedPixels, TrainingPixels
 from hsiclust.devices import resolve_device
 from hsiclust.errors import HsiclustError, StoppedError
-from hsiclust.heldout import HeldOutScore, score_held_out
-from hsiclust.labelled import Labelled, divide_labels, number_labels
+from hsiclust.heldout import score_held_out
+from hsiclust.labelled import divide_labels, number_labels
 from hsiclust.lessons import lesson_tiles, staged_path
-from hsiclust.marks import Marks
-from hsiclust.modelfile import FittedModel, file_digest, save_model
+from hsiclust.modelfile import save_model
 from hsiclust.models.base import Method, Progress
 from hsiclust.models.classifier import Classifier
 from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_map
 from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
+from hsiclust.provenance import provenance_of, provenance_of_labels
 from hsiclust.recipe import initial_model
 from hsiclust.splitfile import split_files, write_split
-from hsiclust.stages import Stage, Stopwatch
+from hsiclust.stages import Stopwatch
+from hsiclust.trained import Step, Training
+from hsiclust.trainingrun import Run, checkpoint_path, run_of
 from hsiclust.trainoptions import TrainOptions
-from hsiclust.truth import Truth
 
 log = logging.getLogger(__name__)
 
@@ -45,86 +43,6 @@ log = logging.getLogger(__name__)
 _CHECKPOINT_EVERY = 20.0
 # A cluster counts as used from this part of the pixels on.
 _IN_USE = 0.001
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of training, for those who watch.
-
-    Attributes:
-        step: Steps taken, from 1.
-        steps: Steps in all.
-        loss: Objective.
-        in_use: Clusters that hold at least 0.1 % of the batch's pixels.
-        rate: Pixels learned from a second.
-        stage: Which part of the method's training it belongs to, where there are several.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    in_use: int
-    rate: float
-    stage: str = ""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training as it was asked for.
-
-    Attributes:
-        steps: Steps in all.
-        seed: Of everything random.
-        warm: Whether it goes on from a fitted model.
-        hash: Of all that decides it.
-        checkpoint: Where its checkpoint is.
-    """
-
-    steps: int
-    seed: int
-    warm: bool
-    hash: str
-    checkpoint: Path
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training gave.
-
-    Attributes:
-        model: The model file.
-        method: Name of the method.
-        supervised: Whether it learned from labels.
-        classes: Number of clusters, or of classes.
-        in_use: Clusters that hold at least 0.1 % of the pixels learned from.
-        pixels: Pixels learned from.
-        steps: Steps taken.
-        loss: Of the last step.
-        seconds: Time of this run.
-        choices: What the method chose without a truth, and the figures behind it.
-        stages: Time and memory of each part of this run.
-        held_out: The score on labels that it did not learn from, if any are held out.
-        split: Files that say what was learned from and what was held out.
-    """
-
-    model: Path
-    method: str
-    supervised: bool
-    classes: int
-    in_use: int
-    pixels: int
-    steps: int
-    loss: float
-    seconds: float
-    choices: Mapping[str, object]
-    stages: Sequence[Stage]
-    held_out: HeldOutScore | None = None
-    split: Sequence[Path] = ()
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether fewer than half of the clusters are in use."""
-        return not self.supervised and 2 * self.in_use < self.classes
 
 
 def train(
@@ -178,23 +96,12 @@ def _train(
         labelled = divide_labels(sources, numbering, model, options)
         watch.lap("labels")
     tiles = lesson_tiles(sources, model, output, options, labelled)
-    pixels: Pixels
-    if method.crop_shape.count:
-        pixels = TrainingPixels.load(tiles.learned, device)
-    else:
-        pixels = StreamedPixels(tiles.learned, device)
-    run = _run(output, tiles.learned, model, options, pixels.count)
+    pixels = _pixels(method, tiles.learned, device)
+    run = run_of(output, tiles.learned, model, options, pixels.count)
     watch.lap("staging")
     first = _begin(method, pixels, run)
     watch.lap("teacher")
-    last = Step(first, run.steps, math.nan, 0, 0.0)
-    for last in _learn(method, pixels, first, run):
-        try:
-            if progress is not None:
-                progress(last)
-        except StoppedError:
-            save_checkpoint(run.checkpoint, method, run.hash, last.step)
-            raise
+    last = _watched(method, pixels, first, run, progress)
     watch.lap("steps")
     counts = _finish(method, tiles.learned, options)
     watch.lap("order")
@@ -202,11 +109,10 @@ def _train(
     if labelled is not None and isinstance(method, Classifier):
         held_out = score_held_out(method, tiles.scored, labelled.numbering, options.seed)
         watch.lap("score")
-    provenance = _provenance(sources, options, model, pixels.count, last, counts)
+    provenance = provenance_of(sources, options, model, pixels.count, last, counts)
     provenance["choices"] = method.choices()
     if labelled is not None:
-        provenance["labels"] = _of_labels(labelled, options)
-        provenance["held_out"] = None if held_out is None else held_out.summary()
+        provenance |= provenance_of_labels(labelled, options, held_out)
         write_split(labelled.split, labelled.sites, labelled.numbering, output)
     save_model(replace(model, provenance=provenance), output)
     _clean_up(output, len(sources))
@@ -241,11 +147,6 @@ def _clean_up(output: Path, scenes: int) -> None:
         remove(staged_path(output, number))
 
 
-def checkpoint_path(output: Path) -> Path:
-    """Where a training of this model keeps its checkpoint."""
-    return output.with_name(f".{output.name}.checkpoint")
-
-
 def _begin(method: Method, pixels: Pixels, run: Run) -> int:
     """Go on with an earlier training, or let the method study the tiles; gives the first step."""
     first = load_checkpoint(run.checkpoint, method, run.hash)
@@ -263,6 +164,32 @@ def _begin(method: Method, pixels: Pixels, run: Run) -> int:
         gathering = torch.Generator().manual_seed(run.seed)
         method.gather(pixels.tiles(method.crop_shape.context), gathering)
     return first
+
+
+def _pixels(method: Method, tiles: Sequence[StoredTiles], device: torch.device) -> Pixels:
+    """What is learned from: in memory where crops are drawn from it, else read as it is needed."""
+    if method.crop_shape.count:
+        return TrainingPixels.load(tiles, device)
+    return StreamedPixels(tiles, device)
+
+
+def _watched(
+    method: Method,
+    pixels: Pixels,
+    first: int,
+    run: Run,
+    progress: Callable[[Step], None] | None,
+) -> Step:
+    """Take all steps, and tell of each; who stops finds a checkpoint. Gives the last one."""
+    last = Step(first, run.steps, math.nan, 0, 0.0)
+    for last in _learn(method, pixels, first, run):
+        try:
+            if progress is not None:
+                progress(last)
+        except StoppedError:
+            save_checkpoint(run.checkpoint, method, run.hash, last.step)
+            raise
+    return last
 
 
 def _learn(method: Method, pixels: Pixels, first: int, run: Run) -> Iterator[Step]:
@@ -301,89 +228,3 @@ def _finish(method: Method, tiles: Sequence[StoredTiles], options: TrainOptions)
         order = canonical_order(sample)
     method.reorder(torch.tensor(order))
     return sample.counts[order]
-
-
-def _steps(method: Method, options: TrainOptions, pixels: int) -> int:
-    usual = method.default_steps if options.init is None else method.online_steps
-    if usual == 0:
-        return 0  # fitted when it studies the tiles
-    epochs = options.epochs
-    if epochs is None and options.steps is None and options.init is None:
-        epochs = method.default_epochs
-    if epochs is not None:
-        return max(1, math.ceil(epochs * pixels / method.crop_shape.pixels))
-    return options.steps or usual
-
-
-def _run(
-    output: Path,
-    tiles: Sequence[StoredTiles],
-    model: FittedModel,
-    options: TrainOptions,
-    pixels: int,
-) -> Run:
-    steps = _steps(model.method, options, pixels)
-    identity = _run_hash(tiles, model, options, steps)
-    warm = options.init is not None
-    return Run(steps, options.seed, warm, identity, checkpoint_path(output))
-
-
-def _run_hash(
-    tiles: Sequence[StoredTiles], model: FittedModel, options: TrainOptions, steps: int
-) -> str:
-    """What decides a training; a checkpoint of anything else is not gone on with."""
-    facts: list[object] = [[source.store.content, list(source.indices)] for source in tiles]
-    facts += [None if path is None else _digest(path) for path in (options.mask, options.init)]
-    facts += [_digest_of_labels(source.labels) for source in tiles]
-    facts += [model.method.name, model.method.config(), model.method.classes, options.seed, steps]
-    return hashlib.sha256(json.dumps([*facts, __version__]).encode()).hexdigest()
-
-
-def _digest_of_labels(labels: Truth | None) -> str | None:
-    if not isinstance(labels, Marks):
-        return None
-    columns = np.stack([labels.rows, labels.cols, labels.numbers.astype(np.int64)])
-    return hashlib.sha256(columns.tobytes()).hexdigest()
-
-
-def _of_labels(labelled: Labelled, options: TrainOptions) -> dict[str, object]:
-    """What a model keeps of the labels that it learned from."""
-    counts = labelled.split.counts
-    return {
-        "file": None if options.labels is None else options.labels.name,
-        "field": options.field,
-        "split": options.split or "separated",
-        "per_class": options.per_class,
-        "numbers": list(labelled.numbering.numbers),
-        "training": counts.training.tolist(),
-        "held_out": counts.held_out.tolist(),
-        "notes": list(labelled.split.notes),
-    }
-
-
-def _digest(path: Path) -> str:
-    return file_digest(path) if path.is_file() else str(path)
-
-
-def _provenance(
-    sources: Sequence[str],
-    options: TrainOptions,
-    model: FittedModel,
-    pixels: int,
-    last: Step,
-    counts: Counts,
-) -> dict[str, object]:
-    before = model.provenance.get("scenes", []) if options.init is not None else []
-    earlier = [str(name) for name in before] if isinstance(before, list) else []
-    return {
-        "version": __version__,
-        "torch": torch.__version__,
-        "seed": options.seed,
-        "scenes": [*earlier, *(Path(source).name for source in sources)],
-        "mask": None if options.mask is None else options.mask.name,
-        "init": None if options.init is None else file_digest(options.init),
-        "pixels": pixels,
-        "steps": last.steps,
-        "loss": last.loss if math.isfinite(last.loss) else None,
-        "cluster_pixels": [int(count) for count in counts],
-    }

@@ -20,20 +20,16 @@ from hsiclust.modelfile import load_model
 from hsiclust.models import jury, sights
 from hsiclust.models.base import Batch, Lesson, Progress
 from hsiclust.models.contrastdm import ContrastDm
+from hsiclust.models.contrastdm_parts import DIFFUSION, DISTILLATION, PRETRAINING, phases
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
-from hsiclust.models.contrastdm_training import (
-    DIFFUSION,
-    DISTILLATION,
-    PRETRAINING,
-    balanced,
-    phases,
-)
+from hsiclust.models.contrastdm_training import balanced
 from hsiclust.models.encoder import count_multiply_adds
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.newmethod import _heir
 from hsiclust.prediction_plan import PredictOptions
-from hsiclust.training import Step, train
+from hsiclust.trained import Step
+from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 
 ENGINE = EngineOptions(threads=1)

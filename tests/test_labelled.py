@@ -34,7 +34,8 @@ from hsiclust.models.svm import Svm
 from hsiclust.prediction_plan import PredictOptions
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
-from hsiclust.training import Step, Training, train
+from hsiclust.trained import Step, Training
+from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 
 ENGINE = EngineOptions(threads=1)

@@ -33,7 +33,8 @@ from hsiclust.prediction_plan import PredictOptions
 from hsiclust.recipe import initial_model
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
-from hsiclust.training import Step, Training, train
+from hsiclust.trained import Step, Training
+from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 
 KMEANS = TrainOptions(method="kmeans", classes=4, steps=10, engine=EngineOptions(threads=1))

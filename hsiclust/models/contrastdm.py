@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from hsiclust.errors import InputError, ModelError
 from hsiclust.models.base import Batch, CropShape, Learned, Progress
 from hsiclust.models.classifier import Classifier, labelled_counts, standardise
+from hsiclust.models.contrastdm_parts import Parts, phases
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
-from hsiclust.models.contrastdm_training import Parts, Training, phases
+from hsiclust.models.contrastdm_training import Training
 from hsiclust.models.featurenet import DenseCommittee
 from hsiclust.models.phases import place_of
 from hsiclust.models.pixeltable import PixelTable

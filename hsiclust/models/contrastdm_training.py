@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from hsiclust.errors import ModelError
 from hsiclust.models.augment import changed
+from hsiclust.models.contrastdm_parts import DIFFUSION, PRETRAINING, Parts, phases
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.diffusion import (
     Denoiser,
-    DiffusionConfig,
     averaged,
     denoising_loss,
     drawn,
@@ -24,73 +24,20 @@ from hsiclust.models.diffusion import (
     gaussian_vectors,
     refined,
 )
-from hsiclust.models.encoder import DenseEncoder
-from hsiclust.models.featurenet import ClassNet, Coder, Committee, as_image, as_rows, chances
+from hsiclust.models.featurenet import Coder, as_image, as_rows, chances
 from hsiclust.models.jury import Jury, Synthetic, Verdict
 from hsiclust.models.losses import BarlowTwins
 from hsiclust.models.moments import below, load_moments, moments
-from hsiclust.models.phases import Phase, Place
+from hsiclust.models.phases import Place
 from hsiclust.models.pixeltable import Neighbours, PixelTable
 from hsiclust.models.scalespace import ScaleSpace
 from hsiclust.models.schedule import one_cycle
 
 log = logging.getLogger(__name__)
 
-PRETRAINING, DIFFUSION, DISTILLATION = "contrastive pre-training", "diffusion", "distillation"
 # Pixels that pass through a network at once.
 _AT_ONCE = 2**14
 _NO_CHANCE = 1e-6
-
-
-class Parts(nn.Module):
-    """Everything of ContrastDM that has weights.
-
-    Args:
-        space: The features of a pixel; coders see those of its surroundings only.
-        classes: Number of classes K.
-        settings: See `ContrastDmConfig`.
-    """
-
-    def __init__(self, space: ScaleSpace, classes: int, settings: ContrastDmConfig) -> None:
-        super().__init__()
-        widths = settings.widths
-        around = sum(deviation > 0 for deviation in space.deviations) * space.components
-        self.coders = nn.ModuleList(
-            Coder(around, widths, settings.projected) for _ in range(settings.coders)
-        )
-        self.denoiser: Denoiser | None = None
-        self.guest: DenseEncoder | None = None
-        if settings.guest_width:
-            self.guest = DenseEncoder(space.components, settings.guest_width)
-        if settings.diffusion_steps and settings.has_codes:
-            size = settings.guest_width
-            if settings.is_pretrained:
-                size += settings.coders * widths[-1]
-            self.denoiser = Denoiser(size, classes, DiffusionConfig())
-        nets = [ClassNet(space.features, widths, classes) for _ in range(settings.nets)]
-        self.committee = Committee(nets)
-
-    def coder(self, number: int) -> Coder:
-        """One of the coders."""
-        found = self.coders[number]
-        if not isinstance(found, Coder):
-            raise TypeError(f"{found} is no coder")
-        return found
-
-
-def phases(settings: ContrastDmConfig) -> list[Phase]:
-    """What is learned, in order."""
-    found = []
-    if settings.pretraining_steps and not settings.pretrained:
-        found += [
-            Phase(PRETRAINING, number, settings.pretraining_steps)
-            for number in range(settings.coders)
-        ]
-    if settings.labelled:
-        if settings.diffusion_steps and settings.has_codes:
-            found.append(Phase(DIFFUSION, 0, settings.diffusion_steps))
-        found += [Phase(DISTILLATION, number, settings.steps) for number in range(settings.nets)]
-    return found
 
 
 class Training:
