@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.scenes import AXES, Order
+from hsiclust.labeller import TorchLabeller
 from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
+from hsiclust.threads import work_alone
 
 SIDES: Final = (64, 96, 128, 192, 256)
 _STRIP = 16  # rows that are transformed at once where no tile asks for more
@@ -41,8 +43,8 @@ class Alone:
     def __init__(self, path: Path, threads: int) -> None:
         self.model: FittedModel = load_model(path)
         self.halo = self.model.method.halo
-        self.network = self.model.method.settled()
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.network = TorchLabeller(self.model.method, torch.device("cpu")).network
+        self._pool = ThreadPoolExecutor(threads, initializer=work_alone)
 
     def transform(self, raw: torch.Tensor) -> torch.Tensor:
         """Spectra `(B, row, col)` to components `(C, row, col)`."""
@@ -53,7 +55,7 @@ class Alone:
         with torch.inference_mode():
             values = components[None].contiguous(memory_format=torch.channels_last)
             scores: torch.Tensor = self.network(values)[0]
-            return (scores.argmax(dim=0) + 1).to(torch.uint8)
+            return (scores.max(dim=0).indices + 1).to(torch.uint8)  # as predict does it
 
     def seconds(self, work: Callable[[Piece], object], pieces: Sequence[Piece]) -> float:
         """Seconds for all pieces."""

@@ -40,6 +40,10 @@ class Components:
         """The same from this row on, in the same memory."""
         return Components(self.values[:, row:], self.valid[row:])
 
+    def between(self, first: int, stop: int) -> Components:
+        """The columns `[first, stop)`, in the same memory."""
+        return Components(self.values[:, :, first:stop], self.valid[:, first:stop])
+
 
 class Preparation(Protocol):
     """What becomes of the bands of a block before it is cut into tiles."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from hsiclust.cluster import EngineOptions, available_processors, connected
 from hsiclust.errors import ClusterError, HsiclustError
 from hsiclust.runs import Runs
+from hsiclust.threads import threads_kept, work_alone
 
 __all__ = ["Engine", "EngineOptions", "available_processors", "opened", "run_tiles", "threads_here"]
 
@@ -93,7 +94,7 @@ def opened(options: EngineOptions) -> Iterator[Engine]:
     Raises:
         UsageError: No standing scheduler answers.
     """
-    with _torch_threads_kept(), connected(options) as client:
+    with threads_kept(), connected(options) as client:
         yield Engine(client, options)
 
 
@@ -290,11 +291,8 @@ def _submitter(client: Any, task: Callable[[_Job, int], _Result], job: _Job) -> 
 
 
 def _alone(task: Callable[[_Job, int], _Result], job: _Job, index: int) -> _Result:
-    """Run one tile on one thread: the tiles are the parallelism, and sums keep their order."""
-    import torch
-
-    if torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    """Run one tile on one thread."""
+    work_alone()
     try:
         return task(job, index)
     except HsiclustError as error:
@@ -325,18 +323,3 @@ def _killed(part: str) -> str:
         f"{part}: {_DEATHS + 1} workers died that had it, killed or out of memory; with fewer "
         f"--workers each has more memory; {_GO_ON}"
     )
-
-
-@contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """Give this process back the threads that its tiles did without.
-
-    What a worker thread sets is also what any thread gets that has not used torch before.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

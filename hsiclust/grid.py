@@ -338,13 +338,20 @@ def pad_reflect(block: _Block, tile: Tile, scene: Window) -> _Block:
         `(..., core rows + 2 halo, core cols + 2 halo)`; `block` itself when nothing is missing.
     """
     pad, read = tile.pad, tile.read
-    padded: _Block = block
-    if pad.top or pad.bottom:
-        top = read.row - scene.row
-        rows = reflect_indices(top - pad.top, top + read.rows + pad.bottom, scene.rows)
-        padded = padded[..., rows - top, :]
+    padded = pad_reflect_rows(block, tile, scene)
     if pad.left or pad.right:
         left = read.col - scene.col
         cols = reflect_indices(left - pad.left, left + read.cols + pad.right, scene.cols)
         padded = padded[..., cols - left]
+    return padded
+
+
+def pad_reflect_rows(block: _Block, tile: Tile, scene: Window) -> _Block:
+    """As `pad_reflect`, above and below alone: `(..., core rows + 2 halo, any)`."""
+    pad, read = tile.pad, tile.read
+    if not (pad.top or pad.bottom):
+        return block
+    top = read.row - scene.row
+    rows = reflect_indices(top - pad.top, top + read.rows + pad.bottom, scene.rows)
+    padded: _Block = block[..., rows - top, :]
     return padded

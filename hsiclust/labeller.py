@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from hsiclust.components import Components
 from hsiclust.errors import UsageError
@@ -78,6 +79,8 @@ class TorchLabeller:
             # float32 means float32: convolutions would keep 10 bits of it by themselves.
             torch.backends.cudnn.allow_tf32 = False
         self.network = copy.deepcopy(method.settled()).to(device, dtype)
+        if device.type == "cpu":
+            _hand_to_onednn(self.network)
 
     @property
     def halo(self) -> int:
@@ -108,3 +111,14 @@ class TorchLabeller:
             # Every library's kernels are fastest with the channels of a pixel side by side.
             found: torch.Tensor = self.network(values.contiguous(memory_format=torch.channels_last))
             return found.float()
+
+
+def _hand_to_onednn(network: nn.Module) -> None:
+    """Have 1 x 1 convolutions computed by the library that computes all others.
+
+    On one thread torch takes a general matrix product for them, unless they are dilated, which
+    means nothing for a single weight. oneDNN's kernels are up to twice as fast.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            module.dilation = (2, 2)

@@ -11,6 +11,7 @@ from hsiclust.devices import total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import MemoryPlanError
 from hsiclust.grid import Window, even_tile_size
+from hsiclust.spectra import PART_VALUES
 
 # Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
 _HEIGHTS = (128, 64, 32, 16)
@@ -86,10 +87,11 @@ class Load:
         return (rows + 2 * self.halo) * (cols + 2 * self.halo) * (self.components * _FLOAT + 1)
 
     def _raw_bytes(self, rows: int, cols: int) -> int:
-        """A piece that is being read: a byte a value says who is valid, a row is float32."""
+        """A piece that is being read: a byte a value says who is valid, a part is float32."""
         piece_rows, piece_cols = min(self.piece[0], rows), min(self.piece[1], cols)
-        value = np.dtype(self.dtype).itemsize + 1
-        return piece_cols * self.bands * (piece_rows * value + _FLOAT)
+        row = piece_cols * self.bands
+        part = min(piece_rows * row, max(PART_VALUES, row))
+        return piece_rows * row * (np.dtype(self.dtype).itemsize + 1) + part * _FLOAT
 
     def _network_bytes(self, rows: int, cols: int) -> int:
         """A block in the network."""

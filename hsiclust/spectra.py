@@ -6,9 +6,9 @@ matrix product. There are never statistics of a tile: they would make seams that
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -32,9 +32,9 @@ _KEPT_DIFFERENCES = 0.7
 _NOISE_RIDGE = 1e-3
 # A band whose deviation is below this part of its magnitude is constant but for rounding.
 _CONSTANT_BAND = 1e-9
-# Values that are converted and projected at once, 2 MiB as float32: more leave the cache, in fewer
-# the interpreter's own time counts, and threads wait for each other.
-_PART_VALUES = 2**19
+# Values that are converted and projected at once: more leave the cache, in fewer the interpreter's
+# own time counts, and threads wait for each other.
+PART_VALUES = 2**20
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
 
@@ -133,44 +133,61 @@ class SpectralTransform:
         """
         import torch
 
+        if into is None:
+            shape = (self.components, *block.shape[1:])
+            into = torch.empty(shape, device=block.device)
+        if block.device.type == "cpu":
+            self._apply_on_processor(block.numpy(), valid.numpy(), into.numpy())
+            return into
         mean = torch.as_tensor(self.mean, dtype=torch.float32, device=block.device)[:, None]
         projection = torch.as_tensor(self.projection, dtype=torch.float32, device=block.device)
-        bands, rows, cols = block.shape
-        shape = (len(projection), rows, cols)
-        components = torch.empty(shape, device=block.device) if into is None else into
-        if block.device.type != "cpu":
-            centred = block.reshape(bands, -1).to(torch.float32, copy=True).sub_(mean)
-            centred.masked_fill_(~valid.reshape(-1), 0.0)
-            components.copy_(torch.mm(projection, centred).view(-1, rows, cols))
-            return components
+        centred = block.reshape(len(block), -1).to(torch.float32, copy=True).sub_(mean)
+        centred.masked_fill_(~valid.reshape(-1), 0.0)
+        return into.copy_(torch.mm(projection, centred).view_as(into))
+
+    def _apply_on_processor(
+        self, block: NDArray[np.generic], valid: NDArray[np.bool_], into: NDArray[np.float32]
+    ) -> None:
+        """As `apply`, by NumPy, in few calls: threads that call wait for each other."""
+        mean = self.mean.astype(np.float32)[:, None]
+        projection = self.projection.astype(np.float32)
+        lines, components = block.swapaxes(0, 1), into.swapaxes(0, 1)  # (row, band, col)
         whole = bool(valid.all())
-        room = torch.empty(max(_PART_VALUES, bands))
-        for part in _parts(bands, rows, cols):
-            centred = _in_order_of(block[part], room).copy_(block[part]).flatten(1).sub_(mean)
+        rows = max(1, PART_VALUES // (len(block) * block.shape[2]))
+        room = _room_like(lines[:rows])
+        for top in range(0, len(lines), rows):
+            part = lines[top : top + rows]
+            centred = room[: len(part)]
+            np.copyto(centred, part)
+            np.subtract(centred, mean, out=centred)
             if not whole:
-                centred.masked_fill_(~valid[part[1:]].flatten(), 0.0)
-            if block[part].shape[1] == 1:
-                torch.mm(projection, centred, out=components[part][:, 0])
-            else:
-                found = torch.mm(projection, centred)
-                components[part] = found.view(-1, *block[part].shape[1:])
-        return components
+                centred.swapaxes(1, 2)[~valid[top : top + rows]] = 0.0
+            np.matmul(projection, centred, out=components[top : top + rows])
 
 
-def _parts(bands: int, rows: int, cols: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Parts of a block that are projected at once: some rows, or a part of one."""
-    height = max(1, _PART_VALUES // (bands * cols))
-    width = min(cols, max(1, _PART_VALUES // bands))
-    for top, left in product(range(0, rows, height), range(0, cols, width)):
-        yield np.s_[:, top : top + height, left : left + width]
+def _room_like(lines: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Room for `(row, band, col)`, in which bands follow each other as they do in `lines`."""
+    rows, bands, cols = lines.shape
+    room = _SCRATCH.of(lines.size)
+    if lines.strides[1] == lines.itemsize:
+        return room.reshape(rows, cols, bands).swapaxes(1, 2)
+    return room.reshape(lines.shape)
 
 
-def _in_order_of(part: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
-    """Room for a part, with the bands of a pixel side by side where the part has them so."""
-    bands, rows, cols = part.shape
-    if part.stride(0) == 1:
-        return room[: part.numel()].view(rows, cols, bands).permute(2, 0, 1)
-    return room[: part.numel()].view(bands, rows, cols)
+class _Scratch(threading.local):
+    """Memory of a thread that is used again: the system gives new memory page by page."""
+
+    def __init__(self) -> None:
+        self._room = np.empty(0, np.float32)
+
+    def of(self, size: int) -> NDArray[np.float32]:
+        """So many values, whatever they are."""
+        if self._room.size < size:
+            self._room = np.empty(size, np.float32)
+        return self._room[:size]
+
+
+_SCRATCH = _Scratch()
 
 
 def fit_transform(

@@ -20,7 +20,14 @@ from torch import Tensor
 from hsiclust.clock import Clock
 from hsiclust.components import Components, SceneComponents
 from hsiclust.devices import own_stream
-from hsiclust.grid import Tile, TileGrid, Window, even_tile_size, pad_reflect
+from hsiclust.grid import (
+    Tile,
+    TileGrid,
+    Window,
+    even_tile_size,
+    pad_reflect_rows,
+    reflect_indices,
+)
 from hsiclust.readplan import ReadPlan
 from hsiclust.tiles import TileStore
 
@@ -99,7 +106,7 @@ class SceneStrips:
         try:
             self._read(mine, clock)
             top = self.plan.tiles[self.plan.tiles_of(strip)[0]].read.row
-            parts = [(self.plan.step(n), self._steps[n].found.result()) for n in numbers]
+            parts = [(self._held(n), self._steps[n].found.result()) for n in numbers]
             with clock.during("computing"):
                 parts = self._joined(parts, top)
             yield SceneStrip(parts, self.source.grid.window, self.plan.tiles.halo)
@@ -139,9 +146,10 @@ class SceneStrips:
                 if number + self.ahead < self.plan.count:
                     self.source.scene.prefetch(self.plan.step(number + self.ahead))
                 step = self.plan.step(number)
-                found = self._room(self._head + step.rows, step.cols)
+                held = self._held(number)
+                found = self._room(self._head + held.rows, held.cols)
                 with own_stream(self.source.device):  # others use it from their own
-                    self.source.fill(found.below(self._head), step, clock)
+                    self._fill(found.below(self._head), step, clock)
                 self._steps[number].found.set_result(found)
         except BaseException as error:
             for number in numbers:
@@ -181,6 +189,27 @@ class SceneStrips:
             self._rooms.clear()  # of another shape, at the edges of a scene or panel
         return self.source.room(rows, cols)
 
+    def _held(self, number: int) -> Window:
+        """The window of a step as it is kept: with a halo at both sides."""
+        step, halo = self.plan.step(number), self.plan.tiles.halo
+        return Window(step.row, step.col - halo, step.rows, step.cols + 2 * halo)
+
+    def _fill(self, room: Components, step: Window, clock: Clock) -> None:
+        """Read a step between its sides; where the scene ends there, they mirror it.
+
+        Done once a step, so that a block at the side is a view like any other.
+        """
+        halo, scene = self.plan.tiles.halo, self.source.grid.window
+        self.source.fill(room.between(halo, halo + step.cols), step, clock)
+        left, right = step.col - scene.col, step.col_stop - scene.col
+        with clock.during("computing"):
+            beside = {left - halo: slice(0, halo), right: slice(halo + step.cols, None)}
+            for start, edge in beside.items():
+                if start < 0 or start + halo > scene.cols:
+                    mirrored = reflect_indices(start, start + halo, scene.cols) - left + halo
+                    room.values[:, :, edge] = room.values[:, :, mirrored]
+                    room.valid[:, edge] = room.valid[:, mirrored]
+
 
 @dataclass(frozen=True)
 class SceneStrip:
@@ -203,18 +232,19 @@ class SceneStrip:
 
     def read(self, block: Tile) -> Components:
         """A part of the strip with its halo; a view of the step where one step holds it."""
-        read = block.read
+        read, pad = block.read, block.pad
+        left, width = read.col - pad.left, pad.left + read.cols + pad.right
         values, valid = [], []
         for window, found in self.parts:
             top, bottom = max(read.row, window.row), min(read.row_stop, window.row_stop)
             if top < bottom:
-                part = Window(top, read.col, bottom - top, read.cols)
+                part = Window(top, left, bottom - top, width)
                 rows, cols = part.relative_to(window).slices
                 values.append(found.values[:, rows, cols])
                 valid.append(found.valid[rows, cols])
         return Components(
-            pad_reflect(_stacked(values, dim=1), block, self.scene),
-            pad_reflect(_stacked(valid, dim=0), block, self.scene),
+            pad_reflect_rows(_stacked(values, dim=1), block, self.scene),
+            pad_reflect_rows(_stacked(valid, dim=0), block, self.scene),
         )
 
 

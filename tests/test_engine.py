@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from distributed import LocalCluster, SpecCluster
+from threadpoolctl import threadpool_info
 
 from hsiclust import cluster, engine
 from hsiclust.cluster import survey, visible_devices
@@ -34,7 +36,13 @@ def square(job: Job, index: int) -> int:
 
 def where(job: Job, index: int) -> int:
     assert torch.get_num_threads() == 1
+    assert {library["num_threads"] for library in blas()} == {1}
     return os.getpid()
+
+
+def blas() -> list[dict[str, Any]]:
+    """The libraries that multiply matrices for NumPy."""
+    return [library for library in threadpool_info() if library["user_api"] == "blas"]
 
 
 def fail_twice(job: Job, index: int) -> int:
@@ -76,25 +84,30 @@ def test_threads_stay_here_and_workers_are_processes() -> None:
     assert os.getpid() not in there
 
 
-def test_torch_keeps_its_threads() -> None:
+def test_torch_and_blas_keep_their_threads() -> None:
     """In a process of its own: what matters is that torch was not used before."""
     script = (
         "import test_engine as t, torch\n"
         "if __name__ == '__main__':\n"
         "    list(t.run_tiles(t.where, t.Job(''), range(3), t.EngineOptions(threads=2)))\n"
-        "    print(torch.get_num_threads())\n"
+        "    print(torch.get_num_threads(), {each['num_threads'] for each in t.blas()})\n"
     )
     # Dask's nannies leave limits of their own in this process's environment.
     clean = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**clean, "OMP_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parent)},
+        env={
+            **clean,
+            "OMP_NUM_THREADS": "3",
+            "OPENBLAS_NUM_THREADS": "2",
+            "PYTHONPATH": str(Path(__file__).parent),
+        },
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    assert done.stdout.split()[-1] == "3"
+    assert done.stdout.split() == ["3", "{2}"]
 
 
 def test_a_hiccup_is_tried_again(tmp_path: Path) -> None:

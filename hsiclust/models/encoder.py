@@ -54,7 +54,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """`(N, width, H, W)` to `(N, width, H - 2 dilation, W - 2 dilation)`."""
-        return functional.relu(trimmed(values, self.dilation) + self.conv(values))
+        outputs: Tensor = self.conv(values)
+        outputs += trimmed(values, self.dilation)
+        return outputs.relu_()  # in place: new memory costs more than the sum
 
 
 class DenseEncoder(nn.Module):
@@ -77,7 +79,7 @@ class DenseEncoder(nn.Module):
         """`(N, C, H, W)` to `(N, width, H - 14, W - 14)`."""
         # The kernels of every library are fastest with the channels of a pixel side by side.
         values = values.contiguous(memory_format=torch.channels_last)
-        encoded: Tensor = self.blocks(functional.relu(self.stem(values)))
+        encoded: Tensor = self.blocks(self.stem(values).relu_())
         return encoded
 
 

@@ -1,0 +1,45 @@
+"""One thread a tile: the tiles are the parallelism, and the order of a sum is no chance.
+
+Torch and the BLAS of NumPy would each use all processors for every product, beside those that
+other tiles use; and what a sum of rounded numbers gives would depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from threadpoolctl import LibController, ThreadpoolController
+
+
+def work_alone() -> None:
+    """Compute on the thread that calls: from now on, for this whole process."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+    for library in _blas():
+        if library.get_num_threads() != 1:
+            library.set_num_threads(1)
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Give this process back the threads that its tiles did without.
+
+    What a worker thread sets for torch is also what any thread gets that has not used it before.
+    """
+    before = [library.get_num_threads() for library in _blas()]
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for library, count in zip(_blas(), before, strict=True):
+            library.set_num_threads(count)
+
+
+@functools.cache
+def _blas() -> tuple[LibController, ...]:
+    """The libraries that multiply matrices for NumPy: to look for them takes a millisecond."""
+    return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
