@@ -19,6 +19,9 @@ from hsiclust.models.base import trimmed
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 
+# Pixels that a thread takes at once of what several read, where pieces are not larger.
+_PART_PIXELS = 2**16
+
 
 @dataclass(frozen=True)
 class Components:
@@ -40,9 +43,9 @@ class Components:
         """The same from this row on, in the same memory."""
         return Components(self.values[:, row:], self.valid[row:])
 
-    def between(self, first: int, stop: int) -> Components:
-        """The columns `[first, stop)`, in the same memory."""
-        return Components(self.values[:, :, first:stop], self.valid[:, first:stop])
+    def at(self, rows: slice, cols: slice) -> Components:
+        """A part, in the same memory."""
+        return Components(self.values[:, rows, cols], self.valid[rows, cols])
 
 
 class Preparation(Protocol):
@@ -127,6 +130,16 @@ class SceneComponents:
             torch.empty(rows, self.transform.components, cols, device=self.device).transpose(0, 1),
             torch.empty(rows, cols, dtype=torch.bool, device=self.device),
         )
+
+    def parts(self, window: Window) -> list[Window]:
+        """Parts of a window that several threads may fill.
+
+        One on a CUDA device: each part would wait for the device.
+        """
+        if self.device.type == "cuda":
+            return [window]
+        rows, cols = self.scene.piece_shape(len(self.bands))
+        return list(window.cut(rows * max(1, _PART_PIXELS // (rows * cols)), cols))
 
     def fill(self, room: Components, window: Window, clock: Clock) -> None:
         """Read a window and transform it, piece by piece: it never lies in memory as bands.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hsiclust.errors import InputError
 from hsiclust.grid import Piece, Window
+from hsiclust.scratch import Scratch
 
 Interleave = Literal["bsq", "bil", "bip"]
 
@@ -41,6 +42,7 @@ _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "b
 _PIECE_BYTES = {"bsq": 2**24, "bil": 2**22, "bip": 2**22}
 # Lines are read whole when a window holds at least this part of them: 1 / _WORTH_A_GAP.
 _WORTH_A_GAP = 3
+_SCRATCH = Scratch()
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
 
 
@@ -120,8 +122,7 @@ class RawCube:
         step = min(
             window.rows, max(1, _PIECE_BYTES[self.interleave] // self._row_bytes(len(bands)))
         )
-        room = np.empty(step * self._row_bytes(len(bands)), np.uint8)
-        with _opened(self.path) as file:
+        with _SCRATCH.lend(step * self._row_bytes(len(bands))) as room, _opened(self.path) as file:
             for row in range(window.row, window.row_stop, step):
                 part = Window(row, window.col, min(step, window.row_stop - row), window.cols)
                 try:

@@ -44,6 +44,7 @@ from hsiclust.remote import (
     source_stamp,
     spelled,
 )
+from hsiclust.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ _OPENING = threading.Lock()
 _GDAL_CACHE_BYTES = 64 * 2**20
 # Bytes that are read at once, where a block is not larger.
 _PIECE_BYTES = 2**23
+_SCRATCH = Scratch()
 
 
 class Reader(Protocol):
@@ -246,10 +248,11 @@ class Scene:
             for part in parts:
                 yield Piece(part, self.reader.read(part, bands))
             return
-        # One block of memory for all: the system gives new memory page by page.
-        room = np.empty(len(bands) * max(part.pixels for part in parts), self.dtype)
-        for part in parts:
-            yield Piece(part, self.reader.read(part, bands, room))
+        dtype = np.dtype(self.dtype)
+        most = len(bands) * max(part.pixels for part in parts)
+        with _SCRATCH.lend(most * dtype.itemsize) as room:
+            for part in parts:
+                yield Piece(part, self.reader.read(part, bands, room.view(dtype)))
 
     def piece_shape(self, bands: int) -> tuple[int, int]:
         """Rows and columns that are read at once: as many whole blocks as fit."""

@@ -6,7 +6,6 @@ matrix product. There are never statistics of a tile: they would make seams that
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsiclust.errors import InputError, UsageError
+from hsiclust.scratch import Scratch
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,7 @@ _CONSTANT_BAND = 1e-9
 # Values that are converted and projected at once: more leave the cache, in fewer the interpreter's
 # own time counts, and threads wait for each other.
 PART_VALUES = 2**20
+_SCRATCH = Scratch()
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
 
@@ -154,40 +155,24 @@ class SpectralTransform:
         lines, components = block.swapaxes(0, 1), into.swapaxes(0, 1)  # (row, band, col)
         whole = bool(valid.all())
         rows = max(1, PART_VALUES // (len(block) * block.shape[2]))
-        room = _room_like(lines[:rows])
-        for top in range(0, len(lines), rows):
-            part = lines[top : top + rows]
-            centred = room[: len(part)]
-            np.copyto(centred, part)
-            np.subtract(centred, mean, out=centred)
-            if not whole:
-                centred.swapaxes(1, 2)[~valid[top : top + rows]] = 0.0
-            np.matmul(projection, centred, out=components[top : top + rows])
+        with _SCRATCH.lend(lines[:rows].size * mean.itemsize) as memory:
+            room = _shaped_like(memory.view(np.float32), lines[:rows])
+            for top in range(0, len(lines), rows):
+                part = lines[top : top + rows]
+                centred = room[: len(part)]
+                np.copyto(centred, part)
+                np.subtract(centred, mean, out=centred)
+                if not whole:
+                    centred.swapaxes(1, 2)[~valid[top : top + rows]] = 0.0
+                np.matmul(projection, centred, out=components[top : top + rows])
 
 
-def _room_like(lines: NDArray[np.generic]) -> NDArray[np.float32]:
+def _shaped_like(room: NDArray[np.float32], lines: NDArray[np.generic]) -> NDArray[np.float32]:
     """Room for `(row, band, col)`, in which bands follow each other as they do in `lines`."""
     rows, bands, cols = lines.shape
-    room = _SCRATCH.of(lines.size)
     if lines.strides[1] == lines.itemsize:
         return room.reshape(rows, cols, bands).swapaxes(1, 2)
     return room.reshape(lines.shape)
-
-
-class _Scratch(threading.local):
-    """Memory of a thread that is used again: the system gives new memory page by page."""
-
-    def __init__(self) -> None:
-        self._room = np.empty(0, np.float32)
-
-    def of(self, size: int) -> NDArray[np.float32]:
-        """So many values, whatever they are."""
-        if self._room.size < size:
-            self._room = np.empty(size, np.float32)
-        return self._room[:size]
-
-
-_SCRATCH = _Scratch()
 
 
 def fit_transform(

@@ -1,17 +1,18 @@
 """Strips of a scene: what is read is kept until the tiles around it have used it.
 
-One `SceneStrips` serves all threads of a process. Each step of the read plan is read by the first
-thread that needs it, while those that need it as well wait. Tiles are labelled in blocks, which are
-cut from the steps.
+One `SceneStrips` serves all threads of a process. Each step of the read plan is read by the threads
+that need it, part by part: none waits while there is something left to read. Tiles are labelled in
+blocks, which are cut from the steps.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -64,14 +65,20 @@ class _Step:
     """A step that is being read, or has been.
 
     Attributes:
-        found: Its components, to come.
+        todo: Parts of it that nobody has begun to read.
+        unread: Number of parts that are not read yet.
         left: Strips that have not yet used it.
         users: Strips that are at work on it.
+        room: Where its components go, from the first part on.
+        found: Its components, to come.
     """
 
-    found: Future[Components]
+    todo: deque[Window]
+    unread: int
     left: int
     users: int = 0
+    room: Components | None = None
+    found: Future[Components] = field(default_factory=Future)
 
 
 class SceneStrips:
@@ -102,11 +109,12 @@ class SceneStrips:
             InputError: The scene cannot be read there.
         """
         numbers = self.plan.steps_of(strip)
-        mine = self._claim(numbers)
+        steps = self._use(numbers)
         try:
-            self._read(mine, clock)
+            for number, step in steps.items():
+                self._read(number, step, clock)
             top = self.plan.tiles[self.plan.tiles_of(strip)[0]].read.row
-            parts = [(self._held(n), self._steps[n].found.result()) for n in numbers]
+            parts = [(self._held(number), step.found.result()) for number, step in steps.items()]
             with clock.during("computing"):
                 parts = self._joined(parts, top)
             yield SceneStrip(parts, self.source.grid.window, self.plan.tiles.halo)
@@ -128,34 +136,55 @@ class SceneStrips:
             return [(whole, lower.below(head - above))]
         return [(window, found.below(head)) for window, found in parts]
 
-    def _claim(self, numbers: Sequence[int]) -> list[int]:
-        """Use these steps; returns those that nobody has read, which the caller has to."""
+    def _use(self, numbers: Sequence[int]) -> dict[int, _Step]:
+        """The steps of these numbers, which nobody forgets until they are released."""
         with self._lock:
-            mine = [number for number in numbers if number not in self._steps]
-            for number in mine:
-                self._steps[number] = _Step(Future(), len(self.plan.users_of(number)))
             for number in numbers:
+                if number not in self._steps:
+                    parts = self.source.parts(self.plan.step(number))
+                    users = len(self.plan.users_of(number))
+                    self._steps[number] = _Step(deque(parts), len(parts), users)
                 self._steps[number].users += 1
-        return mine
+            return {number: self._steps[number] for number in numbers}
 
-    def _read(self, numbers: Sequence[int], clock: Clock) -> None:
-        """Read steps; where one fails, those that wait for any of them fail as well."""
+    def _read(self, number: int, step: _Step, clock: Clock) -> None:
+        """Read what nobody else reads of a step; where that fails, all fail that need the step."""
         try:
-            for number in numbers:
-                # The system reads on while this step is worked on.
-                if number + self.ahead < self.plan.count:
-                    self.source.scene.prefetch(self.plan.step(number + self.ahead))
-                step = self.plan.step(number)
-                held = self._held(number)
-                found = self._room(self._head + held.rows, held.cols)
+            while (taken := self._take(number, step)) is not None:
+                part, room = taken
+                rows, cols = part.relative_to(self._held(number)).slices
                 with own_stream(self.source.device):  # others use it from their own
-                    self._fill(found.below(self._head), step, clock)
-                self._steps[number].found.set_result(found)
+                    self.source.fill(room.below(self._head).at(rows, cols), part, clock)
+                self._count(number, step, room, clock)
         except BaseException as error:
-            for number in numbers:
-                if not self._steps[number].found.done():
-                    self._steps[number].found.set_exception(error)
+            with self._lock:
+                if not step.found.done():
+                    step.found.set_exception(error)
             raise
+
+    def _take(self, number: int, step: _Step) -> tuple[Window, Components] | None:
+        """The next part of a step, and where it goes; None when others have begun the last."""
+        with self._lock:
+            if not step.todo or step.found.done():
+                return None
+            part, room, first = step.todo.popleft(), step.room, step.room is None
+            if room is None:
+                held = self._held(number)
+                room = step.room = self._room(self._head + held.rows, held.cols)
+        # The system reads on while this step is worked on.
+        if first and number + self.ahead < self.plan.count:
+            self.source.scene.prefetch(self.plan.step(number + self.ahead))
+        return part, room
+
+    def _count(self, number: int, step: _Step, room: Components, clock: Clock) -> None:
+        """Count a part as read; with the last one the step is whole."""
+        with self._lock:
+            step.unread -= 1
+            if step.unread or step.found.done():
+                return
+        with own_stream(self.source.device), clock.during("computing"):
+            self._mirror(room.below(self._head), self._held(number))
+        step.found.set_result(room)
 
     def _release(self, numbers: Sequence[int]) -> None:
         """Use these steps no longer, and forget those that nobody will ask for."""
@@ -166,8 +195,8 @@ class SceneStrips:
             idle = sorted(number for number, step in self._steps.items() if step.users == 0)
             for number in idle:
                 step = self._steps[number]
-                # What could not be read is to be tried again.
-                if step.left <= 0 or step.found.exception() is not None:
+                # What could not be read, or not to its end, is to be tried again.
+                if step.left <= 0 or not _is_whole(step):
                     self._forget(number)
             kept = [number for number in idle if number in self._steps]
             for number in kept[: -self.ahead - _KEPT]:
@@ -176,17 +205,16 @@ class SceneStrips:
                 self._rooms.clear()
 
     def _forget(self, number: int) -> None:
-        found = self._steps.pop(number).found
-        if found.exception() is None:
-            self._rooms.append(found.result())
+        step = self._steps.pop(number)
+        if _is_whole(step):  # else somebody may still be writing to it
+            self._rooms.append(step.found.result())
 
     def _room(self, rows: int, cols: int) -> Components:
         """Memory of a step that is forgotten, or new: the system gives it page by page."""
-        with self._lock:
-            for place, room in enumerate(self._rooms):
-                if room.valid.shape == (rows, cols):
-                    return self._rooms.pop(place)
-            self._rooms.clear()  # of another shape, at the edges of a scene or panel
+        for place, room in enumerate(self._rooms):
+            if room.valid.shape == (rows, cols):
+                return self._rooms.pop(place)
+        self._rooms.clear()  # of another shape, at the edges of a scene or panel
         return self.source.room(rows, cols)
 
     def _held(self, number: int) -> Window:
@@ -194,21 +222,22 @@ class SceneStrips:
         step, halo = self.plan.step(number), self.plan.tiles.halo
         return Window(step.row, step.col - halo, step.rows, step.cols + 2 * halo)
 
-    def _fill(self, room: Components, step: Window, clock: Clock) -> None:
-        """Read a step between its sides; where the scene ends there, they mirror it.
+    def _mirror(self, room: Components, held: Window) -> None:
+        """Continue a step by reflection where the scene ends beside it.
 
         Done once a step, so that a block at the side is a view like any other.
         """
         halo, scene = self.plan.tiles.halo, self.source.grid.window
-        self.source.fill(room.between(halo, halo + step.cols), step, clock)
-        left, right = step.col - scene.col, step.col_stop - scene.col
-        with clock.during("computing"):
-            beside = {left - halo: slice(0, halo), right: slice(halo + step.cols, None)}
-            for start, edge in beside.items():
-                if start < 0 or start + halo > scene.cols:
-                    mirrored = reflect_indices(start, start + halo, scene.cols) - left + halo
-                    room.values[:, :, edge] = room.values[:, :, mirrored]
-                    room.valid[:, edge] = room.valid[:, mirrored]
+        for edge in (slice(0, halo), slice(held.cols - halo, held.cols)):
+            start, stop = (held.col - scene.col + place for place in (edge.start, edge.stop))
+            if start < 0 or stop > scene.cols:
+                mirrored = reflect_indices(start, stop, scene.cols) - held.col + scene.col
+                room.values[:, :, edge] = room.values[:, :, mirrored]
+                room.valid[:, edge] = room.valid[:, mirrored]
+
+
+def _is_whole(step: _Step) -> bool:
+    return step.found.done() and step.found.exception() is None
 
 
 @dataclass(frozen=True)

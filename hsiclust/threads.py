@@ -25,13 +25,17 @@ def work_alone() -> None:
 
 @contextmanager
 def threads_kept() -> Iterator[None]:
-    """Give this process back the threads that its tiles did without.
+    """Give this process back, at the end, the threads that its tiles did without.
 
     What a worker thread sets for torch is also what any thread gets that has not used it before.
+    BLAS is set here already: of a process's threads the one that set it first is the only one that
+    may (threadpoolctl), and it is to be this one, which can set it back.
     """
     before = [library.get_num_threads() for library in _blas()]
     threads = torch.get_num_threads()
     try:
+        for library in _blas():
+            library.set_num_threads(1)
         yield
     finally:
         torch.set_num_threads(threads)

@@ -90,6 +90,17 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
+def test_labelling_does_without_what_only_training_needs() -> None:
+    script = (
+        "import sys, hsiclust.prediction\n"
+        "print(sorted({'scipy', 'sklearn', 'onnxruntime', 'pyogrio'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_version(run: Run) -> None:
     assert run("--version").stdout.strip() == "0.1.0"
 

@@ -120,7 +120,9 @@ def test_bytes_are_the_sum_of_their_parts() -> None:
     assert load.host(6, 16) == Share((6 + 4) * 20 * (4 * 3 + 1), network + labels)
     assert replace(load, fixed=99).host(6, 16).strip == network + 99 + labels
     raw = replace(load, piece=(6, 16), bands=100)
-    assert raw.host(6, 16).strip == 16 * 100 * (6 * 5 + 4) + labels
+    assert raw.host(6, 16).strip == 16 * 100 * 6 * (5 + 4) + labels
+    large = replace(raw, bands=2**15)
+    assert large.host(6, 16).strip == 16 * 2**15 * 6 * 5 + 2**20 * 4 + labels
     assert load.device(6, 16) == Share(0, 0)
     plan = RunPlan(6, 16, 1, 4, Share(7, 11), workers=2, leader=True, cache=5)
     assert plan.peak_bytes - plan.base_bytes == (4 + 2 * 3) * 7 + 4 * 11

@@ -17,6 +17,7 @@ from hsiclust.readplan import ReadPlan
 from hsiclust.strips import SceneStrips
 
 ROWS, COLS = 83, 41
+PART = 7  # rows of a part of a step
 GROUND = np.random.default_rng(0).normal(size=(3, ROWS, COLS)).astype(np.float32)
 
 
@@ -40,6 +41,9 @@ class FakeSource:
     failing: set[int] = field(default_factory=set)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def parts(self, window: Window) -> list[Window]:
+        return list(window.cut(PART, COLS))
 
     def room(self, rows: int, cols: int) -> Components:
         return Components(torch.full((3, rows, cols), torch.nan), torch.zeros(rows, cols).bool())
@@ -133,18 +137,57 @@ def test_a_step_that_fails_is_read_again() -> None:
     check_strip(strips, plan, 0)
 
 
-def test_nobody_waits_for_a_step_that_was_given_up() -> None:
-    """Two steps of one thread's, of which the first fails: who needs the second fails as well."""
+def test_who_needs_a_step_that_was_given_up_reads_it() -> None:
+    """Two steps of one thread's, of which the first fails before the second is begun."""
     plan = plan_of()
     source = FakeSource(failing={plan.step(0).row})
     strips = strips_of(source, plan)
-    waiting = strips._claim(plan.steps_of(0))
-    assert waiting == [0, 1]
+    with pytest.raises(InputError), strips.open(0, Clock()):
+        pass
+    assert not strips._steps
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(check_strip, strips, plan, 1)  # needs steps 1 and 2
-        with pytest.raises(InputError):
-            strips._read(waiting, Clock())
-        with pytest.raises(InputError):
-            other.result(timeout=20)
-    strips._release(plan.steps_of(0))
-    check_strip(strips, plan, 1)
+        pool.submit(check_strip, strips, plan, 1).result(timeout=20)
+
+
+def test_a_step_is_read_by_all_who_need_it() -> None:
+    """Two strips that need the same step: each reads parts of it, at the same time."""
+    plan, together = plan_of(), threading.Barrier(2, timeout=20)
+
+    class Slow(FakeSource):
+        def fill(self, room: Components, window: Window, clock: Clock) -> None:
+            if plan.step(1).contains(window):
+                together.wait()  # until two threads are here
+            super().fill(room, window, clock)
+
+    source = Slow()
+    strips = strips_of(source, plan, ahead=2)
+    assert len(source.parts(plan.step(1))) == 2
+    assert {0, 1} <= set(plan.users_of(1))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda index: check_strip(strips, plan, index), (0, 1)))
+    assert source.reads[: plan.step(1).row_stop].max() == 1
+
+
+def test_a_part_that_fails_fails_all_who_wait() -> None:
+    """One reads a part, and is still at it when the other's fails."""
+    plan, begun, failed = plan_of(), threading.Event(), threading.Event()
+
+    class Torn(FakeSource):
+        def fill(self, room: Components, window: Window, clock: Clock) -> None:
+            if window.row == plan.step(1).row and not begun.is_set():
+                begun.set()
+                failed.wait(20)
+            elif window.row == PART and not failed.is_set():
+                begun.wait(20)
+                failed.set()
+                raise InputError("torn")
+            super().fill(room, window, clock)
+
+    source = Torn()
+    strips = strips_of(source, plan, ahead=2)
+    with ThreadPoolExecutor(2) as pool:
+        tries = [pool.submit(check_strip, strips, plan, index) for index in (0, 1)]
+        assert [str(each.exception(timeout=20)) for each in tries] == ["torn", "torn"]
+    assert not strips._steps
+    for index in range(len(plan)):
+        check_strip(strips, plan, index)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,13 @@ from hsiclust.models.base import Batch, CropShape, Learned, Progress
 from hsiclust.models.classifier import Classifier, labelled_counts, standardise
 from hsiclust.models.contrastdm_parts import Parts, phases
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
-from hsiclust.models.contrastdm_training import Training
 from hsiclust.models.featurenet import DenseCommittee
 from hsiclust.models.phases import place_of
 from hsiclust.models.pixeltable import PixelTable
 from hsiclust.models.sights import CONTEXT
+
+if TYPE_CHECKING:
+    from hsiclust.models.contrastdm_training import Training
 
 
 class ContrastDm(Classifier):
@@ -121,6 +123,8 @@ class ContrastDm(Classifier):
 
     def gather(self, tiles: Sequence[Batch], generator: torch.Generator) -> None:
         """Put the pixels into a table."""
+        from hsiclust.models.contrastdm_training import Training  # SciPy, which labels need not
+
         table = PixelTable.of(tiles)
         self._training = Training(self.parts, self.space, self.settings, table, generator)
         self._training.load_state(self._kept)

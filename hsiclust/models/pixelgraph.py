@@ -7,12 +7,15 @@ their likeness.
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 from hsiclust.models.pixeltable import NOWHERE, Neighbours, PixelTable
 
@@ -117,6 +120,8 @@ def spread(walk: Tensor, known: Tensor, part: float, rounds: int) -> Tensor:
 
 def _both_ways(first: Tensor, second: Tensor, likeness: Tensor, count: int) -> sparse.csr_matrix:
     """A symmetric matrix: the greater of both directions."""
+    from scipy import sparse
+
     weights: NDArray[np.float64] = likeness.double().cpu().numpy()
     places = (first.cpu().numpy(), second.cpu().numpy())
     matrix = sparse.csr_matrix((weights, places), (count, count))
@@ -125,6 +130,8 @@ def _both_ways(first: Tensor, second: Tensor, likeness: Tensor, count: int) -> s
 
 def _walk(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
     """Rows that sum to 1; a pixel without neighbours worth the name stays where it is."""
+    from scipy import sparse
+
     alone = np.asarray(matrix.sum(axis=1)).ravel() < _NO_LIKENESS
     matrix = matrix + sparse.diags(alone.astype(np.float64))
     total = np.asarray(matrix.sum(axis=1)).ravel()
