@@ -283,6 +283,8 @@ def _submitter(client: Any, task: Callable[[_Job, int], _Result], job: _Job) -> 
             key=f"hsiclust-{run}-{index}-{next(turns)}",
             retries=_RETRIES,
             pure=False,
+            # In their order: neighbours that are worked on together share what was read.
+            priority=-index,
             workers=[worker] if worker else None,
             allow_other_workers=bool(worker),  # should this one be gone, or another idle
         )
