@@ -71,8 +71,9 @@ class Load:
         raw, labels = self._raw_bytes(rows, cols), 4 * rows * min(cols, _WIDEST_TILE)
         if self.cuda:  # what was read is copied to pinned memory
             return Share(0, 2 * raw + labels)
+        # What was read has rooms that are kept while the network works.
         network = self._network_bytes(rows, cols)
-        return Share(self._step_bytes(rows, cols), max(raw, network) + labels)
+        return Share(self._step_bytes(rows, cols), raw + network + labels)
 
     def device(self, rows: int, cols: int) -> Share:
         """Memory of a CUDA device for them."""

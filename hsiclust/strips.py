@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -119,7 +119,7 @@ class SceneStrips:
                 parts = self._joined(parts, top)
             yield SceneStrip(parts, self.source.grid.window, self.plan.tiles.halo)
         finally:
-            self._release(numbers)
+            self._release(steps)
 
     def _joined(self, parts: list[_Part], top: int) -> list[_Part]:
         """Steps without the room above them; two of them as one, where that room is enough.
@@ -160,6 +160,9 @@ class SceneStrips:
             with self._lock:
                 if not step.found.done():
                     step.found.set_exception(error)
+                # Whoever comes from now on begins anew, although others may still be reading parts.
+                if self._steps.get(number) is step:
+                    del self._steps[number]
             raise
 
     def _take(self, number: int, step: _Step) -> tuple[Window, Components] | None:
@@ -186,17 +189,17 @@ class SceneStrips:
             self._mirror(room.below(self._head), self._held(number))
         step.found.set_result(room)
 
-    def _release(self, numbers: Sequence[int]) -> None:
+    def _release(self, steps: Mapping[int, _Step]) -> None:
         """Use these steps no longer, and forget those that nobody will ask for."""
         with self._lock:
-            for number in numbers:
-                self._steps[number].users -= 1
-                self._steps[number].left -= 1
+            for step in steps.values():
+                step.users -= 1
+                step.left -= 1
             idle = sorted(number for number, step in self._steps.items() if step.users == 0)
             for number in idle:
                 step = self._steps[number]
-                # What could not be read, or not to its end, is to be tried again.
-                if step.left <= 0 or not _is_whole(step):
+                # What was not read to its end, because another step failed, is to be read again.
+                if step.left <= 0 or not step.found.done():
                     self._forget(number)
             kept = [number for number in idle if number in self._steps]
             for number in kept[: -self.ahead - _KEPT]:
@@ -206,8 +209,8 @@ class SceneStrips:
 
     def _forget(self, number: int) -> None:
         step = self._steps.pop(number)
-        if _is_whole(step):  # else somebody may still be writing to it
-            self._rooms.append(step.found.result())
+        if step.room is not None:
+            self._rooms.append(step.room)
 
     def _room(self, rows: int, cols: int) -> Components:
         """Memory of a step that is forgotten, or new: the system gives it page by page."""
@@ -234,10 +237,6 @@ class SceneStrips:
                 mirrored = reflect_indices(start, stop, scene.cols) - held.col + scene.col
                 room.values[:, :, edge] = room.values[:, :, mirrored]
                 room.valid[:, edge] = room.valid[:, mirrored]
-
-
-def _is_whole(step: _Step) -> bool:
-    return step.found.done() and step.found.exception() is None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""A method as it labels: the network in fewer operations, compared with the method itself."""
+
+import pytest
+import torch
+
+from hsiclust.components import Components
+from hsiclust.labeller import TorchLabeller
+from hsiclust.labels import UNSURE
+from hsiclust.models.base import Method
+from hsiclust.models.settings import SsccConfig
+from hsiclust.models.sscc import Sscc
+
+CPU = torch.device("cpu")
+
+
+def method_with_head(hidden: int) -> Method:
+    torch.manual_seed(0)
+    return Sscc(5, 7, SsccConfig(hidden=hidden, partitions=0)).eval()
+
+
+@pytest.mark.parametrize("hidden", [0, 24])
+def test_it_gives_the_scores_of_the_method(hidden: int) -> None:
+    method = method_with_head(hidden)
+    side = 9 + 2 * method.halo
+    block = Components(torch.randn(5, side, side), torch.ones(side, side, dtype=torch.bool))
+    wanted = method(block.values[None]).detach()
+    found = TorchLabeller(method, CPU).scores(block)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pixel_that_is_not_valid_has_no_class() -> None:
+    method = method_with_head(0)
+    halo, side = method.halo, 4 + 2 * method.halo
+    valid = torch.ones(side, side, dtype=torch.bool)
+    valid[halo, halo + 1] = False
+    labels = TorchLabeller(method, CPU, confidence=True)(
+        Components(torch.randn(5, side, side), valid)
+    )
+    assert labels.confidence is not None
+    assert (labels.classes == 0).sum() == (labels.confidence == UNSURE).sum() == 1
+    assert labels.classes[0, 1] == 0
+    assert labels.classes.max() <= method.classes
+
+
+def test_the_method_keeps_its_network() -> None:
+    """What is made quicker is a copy: the method may train on, or be exported."""
+    method = method_with_head(24)
+    before = {
+        name: module.dilation
+        for name, module in method.named_modules()
+        if hasattr(module, "dilation")
+    }
+    TorchLabeller(method, CPU)
+    after = {
+        name: module.dilation
+        for name, module in method.named_modules()
+        if hasattr(module, "dilation")
+    }
+    assert before == after
+    assert (1, 1) in before.values()
