@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hsiclust.picture import ReportOptions, report
     from hsiclust.prediction import Prediction
     from hsiclust.prediction import predict as run_prediction
-    from hsiclust.prediction_plan import PredictOptions, plan_prediction
+    from hsiclust.prediction_plan import plan_prediction
+    from hsiclust.predictoptions import PredictOptions
     from hsiclust.sample import TransformOptions
     from hsiclust.shards import Shard
     from hsiclust.staging import TileShape
@@ -37,7 +38,7 @@ _HOMES = {
     "Export": ("onnxexport", "Export"),
     "Outcome": ("batch", "Outcome"),
     "Part": ("batch", "Part"),
-    "PredictOptions": ("prediction_plan", "PredictOptions"),
+    "PredictOptions": ("predictoptions", "PredictOptions"),
     "Prediction": ("prediction", "Prediction"),
     "ReportOptions": ("picture", "ReportOptions"),
     "Shard": ("shards", "Shard"),
@@ -121,7 +122,8 @@ def predict(
         UsageError: The output exists, or an option is out of range.
     """
     from hsiclust.prediction import predict as run_prediction
-    from hsiclust.prediction_plan import PredictOptions, plan_prediction
+    from hsiclust.prediction_plan import plan_prediction
+    from hsiclust.predictoptions import PredictOptions
 
     chosen = options or PredictOptions()
     return run_prediction(plan_prediction(scene, model, output, chosen), chosen, progress)

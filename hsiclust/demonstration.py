@@ -13,7 +13,8 @@ from hsiclust.errors import OutputExistsError
 from hsiclust.evaluation import Evaluation, evaluate
 from hsiclust.picture import ReportOptions, report
 from hsiclust.prediction import predict
-from hsiclust.prediction_plan import PredictOptions, plan_prediction
+from hsiclust.prediction_plan import plan_prediction
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.trained import Step
 from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions

@@ -13,8 +13,8 @@ from hsiclust.area import Areas
 from hsiclust.comparison import compare
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
+from hsiclust.rasters import grid_of, open_raster
 from hsiclust.reliability import ConfidenceMap, Reliability, reliability
-from hsiclust.scene import grid_of, open_raster
 from hsiclust.scores import Scores
 from hsiclust.truth import open_truth
 

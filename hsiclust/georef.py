@@ -20,7 +20,7 @@ from rasterio.warp import transform
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid
 from hsiclust.mapformat import Driver
-from hsiclust.scene import grid_of, open_raster
+from hsiclust.rasters import grid_of, open_raster
 
 # An ENVI header holds a rotated grid as an angle: this much of a pixel is rounding, no more.
 _ENVI_TOLERANCE = 1e-6

@@ -28,6 +28,9 @@ class _Indexable(Protocol):
 
 _Block = TypeVar("_Block", bound=_Indexable)
 
+Bounds = tuple[float, float, float, float]
+"""West, south, east, north in map units."""
+
 
 @dataclass(frozen=True, order=True)
 class Window:

@@ -32,7 +32,7 @@ from hsiclust.grid import PixelGrid, Window
 from hsiclust.mapformat import Driver, MapFormat, refuse_header_of_another
 from hsiclust.output import remove
 from hsiclust.palette import UNCLASSIFIED, Classes
-from hsiclust.scene import innermost_message, open_raster
+from hsiclust.rasters import innermost_message, open_raster
 
 _UNSURE = 255  # confidence of pixels that have no class
 _GDAL_CACHE_BYTES = 64 * 2**20

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from hsiclust.errors import InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
-from hsiclust.scene import grid_of, open_raster
+from hsiclust.rasters import grid_of, open_raster
 
 LABELS_TAG = "HSICLUST_LABELS"
 """Tag of a map that says what its numbers mean: "classes" or "clusters"."""

@@ -18,7 +18,7 @@ from hsiclust.grid import PixelGrid, TileGrid, Window
 from hsiclust.legend import read_classes
 from hsiclust.output import refuse_existing, refuse_inputs, written_beside
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
-from hsiclust.scene import grid_of, open_raster
+from hsiclust.rasters import grid_of, open_raster
 from hsiclust.scores import Scores
 from hsiclust.truth import open_truth
 

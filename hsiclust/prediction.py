@@ -35,7 +35,8 @@ from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import METHODS, file_digest
 from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, remove
-from hsiclust.prediction_plan import LabelJob, PredictOptions, PredictPlan, confidence_path
+from hsiclust.prediction_plan import LabelJob, PredictPlan, confidence_path
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, StripSource
 from hsiclust.tiles import TileStore

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
 
 from hsiclust import __version__
-from hsiclust.cluster import survey, visible_devices
 from hsiclust.components import SceneComponents
 from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
@@ -29,14 +27,13 @@ from hsiclust.modelfile import file_digest
 from hsiclust.models.base import Precision
 from hsiclust.output import refuse_existing, refuse_inputs
 from hsiclust.plan import Limits, Load, RunPlan, plan_run
+from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.readplan import ReadPlan
 from hsiclust.scene import Scene
 from hsiclust.sources import open_source
 from hsiclust.tiles import TileStore
 
 log = logging.getLogger(__name__)
-
-Bounds = tuple[float, float, float, float]
 
 # Side of the blocks that the network sees at once: in smaller ones halos weigh more, larger ones
 # are no faster and take more memory.
@@ -46,46 +43,6 @@ _DEVICE_BLOCK = 1024
 _HALF = 2  # bytes of a float16, which tile stores hold
 # Pixels from which on a trial, of a third of a second, takes less time than it may save.
 _WORTH_A_TRIAL = 2**26
-# Part of a standing worker's memory that a run takes: it was given to this worker alone.
-_WORKER_SHARE = 0.8
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How a scene is labelled.
-
-    Attributes:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        bounds: West, south, east, north in map units; the whole scene when None.
-        nodata: Overrides the scene's nodata value.
-        tile: Side of a tile's core; from the memory plan when None.
-        memory: Bytes that the run may take; when None, half of what the machine has, or the
-            control group may take; of each worker of a standing cluster.
-        gpu_memory: Bytes that it may take of a CUDA device; most of what is free when None.
-        precision: "float32" or "bfloat16"; "auto" is float32, unless a trial on the scene shows
-            that the other is faster and gives the same labels.
-        confidence: Also write the confidence map.
-        driver: "COG", "GTiff" or "ENVI"; by the output's suffix when None.
-        creation: GDAL creation options of the map.
-        overwrite: Replace an existing map, and discard an unfinished run of another model.
-        store: Where labels are kept until the map is written, such as `s3://bucket/x.zarr` for
-            workers that share no disk; a hidden folder beside the output when None.
-        engine: Where tiles are worked on.
-    """
-
-    device: str = "auto"
-    bounds: Bounds | None = None
-    nodata: float | None = None
-    tile: int | None = None
-    memory: int | None = None
-    gpu_memory: int | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    confidence: bool = False
-    driver: str | None = None
-    creation: Mapping[str, str] = field(default_factory=dict)
-    overwrite: bool = False
-    store: str | None = None
-    engine: EngineOptions = EngineOptions()
 
 
 @dataclass(frozen=True)
@@ -255,30 +212,6 @@ def plan_prediction(
     tried = asked and earlier is None and not options.engine.standing
     trial = tried and area.pixels >= _WORTH_A_TRIAL
     return PredictPlan(job, model, source, run, output, trial, options.engine)
-
-
-def placed(options: PredictOptions) -> PredictOptions:
-    """The options with what is known of the place of work: its devices, its workers.
-
-    Several CUDA devices of this machine make a worker process each, unless one is named. A
-    standing cluster's workers say how many threads they have and how much memory they may take.
-
-    Raises:
-        DeviceError: The device is not there.
-        UsageError: The standing scheduler does not answer.
-    """
-    engine = options.engine
-    if not engine.standing:
-        device = resolve_device(options.device)
-        if device.type == "cuda" and device.index is None:
-            visible = visible_devices(torch.cuda.device_count())
-            engine = engine.one_process_a_device(visible)
-        return replace(options, engine=engine)
-    worker = survey(engine) if engine.threads is None else None
-    if worker is None:
-        return options
-    memory = options.memory or (worker.memory and int(_WORKER_SHARE * worker.memory))
-    return replace(options, engine=replace(engine, threads=worker.threads), memory=memory)
 
 
 def _refuse_inputs(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hsiclust.bands import Bands
 from hsiclust.errors import NoOverlapError, UsageError
-from hsiclust.grid import PixelGrid, Window
+from hsiclust.grid import Bounds, PixelGrid, Window
 from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.newmethod import new_method, succeeded
 from hsiclust.numbering import Numbering
@@ -16,7 +16,7 @@ from hsiclust.sample import Region, fit_to_scenes
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tiles import TileStore, is_tile_store
-from hsiclust.trainoptions import Bounds, TrainOptions
+from hsiclust.trainoptions import TrainOptions
 from hsiclust.truth import Mask, Unlabelled, open_mask
 
 log = logging.getLogger(__name__)

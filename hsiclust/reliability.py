@@ -19,7 +19,7 @@ from hsiclust.contingency import CODES, WINDOW, Numbers
 from hsiclust.errors import InputError
 from hsiclust.georef import same_crs
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.scene import grid_of, open_raster
+from hsiclust.rasters import grid_of, open_raster
 
 _BINS = 10
 _MOST = 100  # per cent

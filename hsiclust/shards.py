@@ -23,7 +23,8 @@ from hsiclust.location import store_location
 from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, locked, remove
 from hsiclust.prediction import Prediction, Progress, label_strips, new_store, write_maps
-from hsiclust.prediction_plan import PredictOptions, PredictPlan
+from hsiclust.prediction_plan import PredictPlan
+from hsiclust.predictoptions import PredictOptions
 
 # Seconds in which another shard has made the store, or a run that ends has let go of its lock.
 _PATIENCE = 10.0

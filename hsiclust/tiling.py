@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import OutputExistsError, UsageError
+from hsiclust.grid import Bounds
 from hsiclust.location import is_there, locked_location, remove_location, store_location
 from hsiclust.modelfile import load_model
 from hsiclust.output import refuse_inputs
@@ -16,7 +17,6 @@ from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape, plan_store, stage_tiles
 from hsiclust.tiles import TileStore, is_tile_store
-from hsiclust.trainoptions import Bounds
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import UsageError
+from hsiclust.grid import Bounds
 from hsiclust.models.base import LARGEST_CLASSES, Method
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.kmeans import LARGEST_SMOOTHING
@@ -17,7 +18,6 @@ from hsiclust.models.settings import SsccConfig
 from hsiclust.sample import TransformOptions
 from hsiclust.spectra import Kind
 
-Bounds = tuple[float, float, float, float]
 SplitKind = Literal["separated", "random", "none"]
 
 CLUSTERING = ("sscc", "kmeans")

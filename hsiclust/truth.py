@@ -24,7 +24,7 @@ from hsiclust.features import LARGEST_NUMBER
 from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import category_names
-from hsiclust.scene import grid_of, open_raster
+from hsiclust.rasters import grid_of, open_raster
 from hsiclust.vectors import open_vectors
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from hsiclust.models.encoder import count_multiply_adds
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.newmethod import _heir
-from hsiclust.prediction_plan import PredictOptions
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.trained import Step
 from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions

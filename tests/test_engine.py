@@ -16,7 +16,7 @@ import torch
 from distributed import LocalCluster, SpecCluster
 from threadpoolctl import threadpool_info
 
-from hsiclust import cluster, engine
+from hsiclust import cluster, shift
 from hsiclust.cluster import survey, visible_devices
 from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import ClusterError, HsiclustError, InputError, UsageError
@@ -316,7 +316,7 @@ def test_a_scheduler_that_vanishes_is_said(
 def test_workers_that_never_come_are_not_waited_for_forever(
     standing: tuple[Path, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_WORKERS_WITHIN", 1.5)
+    monkeypatch.setattr(shift, "_WORKERS_WITHIN", 1.5)
     with pytest.raises(ClusterError, match="no worker for 2 s"):
         list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=standing[0])))
 

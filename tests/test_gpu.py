@@ -10,8 +10,8 @@ import torch
 from hsiclust.api import predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.modelfile import load_model
-from hsiclust.prediction_plan import PredictOptions
-from hsiclust.scene import open_raster
+from hsiclust.predictoptions import PredictOptions
+from hsiclust.rasters import open_raster
 from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 

@@ -31,7 +31,7 @@ from hsiclust.models.base import Batch
 from hsiclust.models.classifier import Classifier, labelled_counts
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.svm import Svm
-from hsiclust.prediction_plan import PredictOptions
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.trained import Step, Training

@@ -23,7 +23,8 @@ from hsiclust.labelmap import write_confidence, write_map
 from hsiclust.legend import category_names, describe_map, read_classes
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.palette import MOST_CLASSES, Classes, class_colours
-from hsiclust.scene import Scene, grid_of, open_raster
+from hsiclust.rasters import grid_of, open_raster
+from hsiclust.scene import Scene
 
 # What GDAL makes of many an ENVI header; a GeoTIFF cannot hold it word for word.
 ENVI_CRS = CRS.from_wkt(

@@ -16,8 +16,8 @@ from hsiclust.facts import info
 from hsiclust.grid import TileGrid, Window
 from hsiclust.labels import LabelStore, Record
 from hsiclust.location import S3Url, is_there, location, remove_location, store_location
+from hsiclust.rasters import open_raster
 from hsiclust.readplan import ReadPlan
-from hsiclust.scene import open_raster
 from hsiclust.staging import TileShape
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.tiling import TileOptions, tile

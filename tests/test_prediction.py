@@ -23,9 +23,10 @@ from hsiclust.labels import LabelStore
 from hsiclust.output import locked
 from hsiclust.prediction import label_strip, new_store
 from hsiclust.prediction import predict as run_prediction
-from hsiclust.prediction_plan import PredictOptions, plan_prediction
+from hsiclust.prediction_plan import plan_prediction
+from hsiclust.predictoptions import PredictOptions
+from hsiclust.rasters import open_raster
 from hsiclust.sample import TransformOptions
-from hsiclust.scene import open_raster
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train

@@ -15,7 +15,8 @@ from hsiclust.demonstration import demo_scene
 from hsiclust.envi import RawCube
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
-from hsiclust.scene import Scene, open_raster
+from hsiclust.rasters import open_raster
+from hsiclust.scene import Scene
 
 ENVI_TYPES = {"uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12}
 AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}

@@ -15,7 +15,8 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, UsageError
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
-from hsiclust.prediction_plan import PredictOptions, PredictPlan, plan_prediction
+from hsiclust.prediction_plan import PredictPlan, plan_prediction
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.shards import Shard, label_shard, merge
 from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions

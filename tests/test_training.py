@@ -29,7 +29,7 @@ from hsiclust.models.consensus import Teacher
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
-from hsiclust.prediction_plan import PredictOptions
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.recipe import initial_model
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile

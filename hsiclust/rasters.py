@@ -1,0 +1,154 @@
+"""Rasters as GDAL opens them: without its warnings, and with failures that say what failed."""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterioWindow
+
+from hsiclust.cluster import available_processors
+from hsiclust.errors import InputError
+from hsiclust.grid import PixelGrid, Window
+from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote
+
+# Opening a file without georeference warns, and hiding a warning is not safe between threads.
+_OPENING = threading.Lock()
+# GDAL's block cache. Its default, 5 % of the machine's memory, would be most of what a run uses.
+_GDAL_CACHE_BYTES = 64 * 2**20
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[DatasetReader]:
+    """Open a raster for reading, with failures as `InputError`.
+
+    Raises:
+        InputError: The file is not there or GDAL cannot open it.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path!a}: a file name that is not UTF-8 text; rename the file") from None
+    try:
+        with open_quietly(path) as dataset:
+            yield dataset
+    except (RasterioError, OSError) as error:
+        if is_remote(path):
+            raise InputError(
+                f"{path}: cannot be opened: {explain(innermost_message(error))}"
+            ) from error
+        if not Path(path).exists() and "://" not in path and not path.startswith("/vsi"):
+            raise InputError(f"{path}: no such file") from error
+        raise InputError(
+            f"{path}: cannot be opened as a raster: {innermost_message(error)}"
+        ) from error
+
+
+def open_quietly(path: str) -> DatasetReader:
+    """Open a raster without the warning of one that has no place.
+
+    Raises:
+        RasterioError: GDAL cannot open it.
+    """
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**gdal_settings(path)):
+            return rasterio.open(gdal_name(path))
+
+
+def innermost_message(error: BaseException) -> str:
+    """The last cause's own words, on one line; rasterio's outer error often has none."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def grid_of(dataset: DatasetReader) -> PixelGrid:
+    """The pixel grid of an open dataset."""
+    crs = dataset.crs.to_wkt() if dataset.crs else None
+    return PixelGrid(dataset.height, dataset.width, dataset.transform, crs)
+
+
+class GdalReader:
+    """Reads through rasterio, one open dataset a thread.
+
+    Args:
+        path: What GDAL opens.
+        cache: Bytes of GDAL's block cache, which all threads share.
+    """
+
+    def __init__(self, path: str, cache: int) -> None:
+        self.path = path
+        self.cache = cache
+        self._handles = threading.local()
+
+    def __reduce__(self) -> tuple[type[GdalReader], tuple[str, int]]:
+        return GdalReader, (self.path, self.cache)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GdalReader) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def read(
+        self,
+        window: Window,
+        bands: Sequence[int],
+        room: NDArray[np.generic] | None = None,
+    ) -> NDArray[np.generic]:
+        """Copy a window into memory: `(band, row, col)`, bands counted from 0.
+
+        Args:
+            window: Rows and columns.
+            bands: Bands, counted from 0.
+            room: One-dimensional memory to use, in the file's data type; new when None.
+
+        Raises:
+            InputError: GDAL cannot read or decode the file.
+        """
+        out = None
+        if room is not None:
+            shape = (len(bands), window.rows, window.cols)
+            out = room[: math.prod(shape)].reshape(shape)
+        try:
+            with rasterio.Env(GDAL_CACHEMAX=self.cache, **gdal_settings(self.path)):
+                block: NDArray[np.generic] = self._dataset().read(
+                    [band + 1 for band in bands],
+                    out=out,
+                    window=RasterioWindow(window.col, window.row, window.cols, window.rows),
+                )
+        except (RasterioError, OSError) as error:
+            raise InputError(
+                f"{self.path}: rows {window.row} to {window.row_stop - 1}, columns {window.col} "
+                f"to {window.col_stop - 1} cannot be read: {innermost_message(error)}"
+            ) from error
+        return block
+
+    def _dataset(self) -> DatasetReader:
+        if not hasattr(self._handles, "dataset"):
+            self._handles.dataset = open_quietly(self.path)
+        dataset: DatasetReader = self._handles.dataset
+        return dataset
+
+
+def cache_bytes(dataset: DatasetReader) -> int:
+    """Blocks are read whole, once: GDAL need not keep them, but those of many bands in one piece.
+
+    Where the values of a pixel lie together GDAL unpacks a block for all bands at once; without
+    room for that, for each thread, it would do so again for every band.
+    """
+    if dataset.interleaving is None or dataset.interleaving.value.lower() != "pixel":
+        return _GDAL_CACHE_BYTES
+    rows, cols = dataset.block_shapes[0]
+    block = int(rows * cols * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
+    return max(_GDAL_CACHE_BYTES, 2 * block * available_processors())
