@@ -106,6 +106,9 @@ def chips(options: argparse.Namespace) -> Facts:
 
     # One chip after the other: torch's own threads are the parallelism here.
     alone = Alone(options.model, 1)
+    transform = alone.model.transform
+    mean = torch.from_numpy(transform.mean).float()[:, None]
+    projection = torch.from_numpy(transform.projection).float()
     begin = perf_counter()
     data = _Chips(options.scene, alone.halo)
     loader: Any = DataLoader(cast(Any, data), _BATCH, num_workers=options.loaders)
@@ -113,7 +116,9 @@ def chips(options: argparse.Namespace) -> Facts:
         sums = _Sums(alone, scene.height, scene.width) if options.accumulate else None
         for batch in loader:
             with torch.inference_mode():
-                components = torch.stack([alone.transform(chip) for chip in batch["image"]])
+                image = batch["image"]
+                components = projection @ (image.flatten(2) - mean)
+                components = components.unflatten(2, image.shape[2:])
                 scores = alone.network(components)
             for index, score in zip(batch["index"].tolist(), scores, strict=True):
                 window = data.core(index)
