@@ -32,7 +32,7 @@ demo: $(VENV)/.installed-package ## label the scene that comes with the package
 
 test: $(VENV)/.installed-test ## run the tests (PYTEST_ARGS='-k grid')
 	@echo '==> tests'
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	@echo '==> ruff, mypy, import-linter'
