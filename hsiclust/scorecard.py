@@ -82,13 +82,16 @@ def _of_areas(areas: Areas | None) -> list[str]:
         "",
         f"{'class':<24} {'mapped ' + areas.unit:>14} {'estimated ' + areas.unit:>16} {'±':>11} "
         f"{'PA':>15} {'UA':>15}",
-        *(_area_line(each, 2 if areas.unit == "ha" else 0) for each in areas.classes),
+        *(_area_line(each, areas) for each in areas.classes),
     ]
 
 
-def _area_line(each: ClassArea, digits: int) -> str:
+def _area_line(each: ClassArea, areas: Areas) -> str:
+    digits = 2 if areas.unit == "ha" else 0
+    # What the map gives to a class that is left out is no part of what is estimated, and not 0.
+    mapped = "-" if each.name in areas.left_out else f"{each.mapped:.{digits}f}"
     return (
-        f"{each.name[:24]:<24} {each.mapped:14.{digits}f} {each.area.value:16.{digits}f} "
+        f"{each.name[:24]:<24} {mapped:>14} {each.area.value:16.{digits}f} "
         f"{each.area.margin:11.{digits}f} {_with_margin(each.producers):>15} "
         f"{_with_margin(each.users):>15}"
     )

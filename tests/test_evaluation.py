@@ -384,6 +384,23 @@ def test_no_areas_of_too_few_labelled_pixels(tmp_path):
     assert "no area is estimated" in scorecard(evaluation)
 
 
+def test_a_class_that_is_left_out_is_not_said_to_cover_nothing(tmp_path):
+    """What the map gives it is no part of the estimate: a dash, and not 0."""
+    labels = np.full((40, 50), 2, np.uint8)
+    labels[:, :10] = 1
+    truth = np.zeros_like(labels)
+    truth[3, 9:30] = 2
+    truth[3, 10:12] = truth[3, 9] = 1  # class 1: one labelled pixel in its own stratum
+    class_map(tmp_path / "map.tif", labels)
+    class_map(tmp_path / "truth.tif", truth, kind=None)
+    evaluation = evaluate(tmp_path / "map.tif", tmp_path / "truth.tif")
+    left_out = evaluation.areas.classes[0].name
+    assert evaluation.areas.left_out == (left_out,)
+    estimates = scorecard(evaluation).partition("estimated")[2]
+    line = next(line for line in estimates.splitlines() if line.startswith(left_out))
+    assert line[len(left_out) :].split()[0] == "-"
+
+
 @pytest.mark.parametrize("kind", ["classes", "clusters"])
 def test_confidence_is_held_against_the_truth(tmp_path, swapped, kind):
     truth, found = swapped
