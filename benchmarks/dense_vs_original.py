@@ -61,11 +61,12 @@ def subject(scene: Path, encoder: str, side: int, passes: int) -> Subject:
     import torch
 
     from hsiclust.components import SceneComponents
-    from hsiclust.grid import TileGrid, Window
+    from hsiclust.grid import Window
     from hsiclust.labeller import TorchLabeller
     from hsiclust.models.encoder import count_multiply_adds
     from hsiclust.recipe import initial_model
     from hsiclust.scene import Scene
+    from hsiclust.tilegrid import TileGrid
     from hsiclust.trainoptions import TrainOptions
 
     cpu = torch.device("cpu")

@@ -69,10 +69,10 @@ def both_labels(pair: Pair) -> tuple[Labels, Labels]:
     import torch
 
     from hsiclust.components import SceneComponents
-    from hsiclust.grid import TileGrid
     from hsiclust.labeller import TorchLabeller
     from hsiclust.onnxlabeller import OnnxLabeller, RawBands
     from hsiclust.scene import Scene
+    from hsiclust.tilegrid import TileGrid
 
     cpu = torch.device("cpu")
     scene = Scene.open(pair.scene)

@@ -16,9 +16,10 @@ from rasterio.crs import CRS
 
 from benchmarks.make_scene import SOURCE
 from hsiclust.contingency import contingency
-from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.scene import Scene
 from hsiclust.scores import Scores, score
+from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import Truth, open_truth
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from hsiclust.errors import HsiclustError
-from hsiclust.grid import Tile
 from hsiclust.labeller import Labeller, Labels
 from hsiclust.strips import Strip
+from hsiclust.tilegrid import Tile
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.marks import Marks
 from hsiclust.separation import CellCounts
+from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import Truth
 
 Validity = Callable[[Window], NDArray[np.bool_]]

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from hsiclust.bands import Bands, match_bands
 from hsiclust.clock import Clock
-from hsiclust.grid import PixelGrid, Tile, Window, pad_reflect
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.models.base import trimmed
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
+from hsiclust.tilegrid import Tile, pad_reflect
 
 # Pixels that a thread takes at once of what several read, where pieces are not larger.
 _PART_PIXELS = 2**16

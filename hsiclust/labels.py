@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
 from hsiclust.errors import HsiclustError, OutputExistsError
-from hsiclust.grid import Tile, TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.location import (
     Location,
     is_there,
@@ -30,6 +30,7 @@ from hsiclust.location import (
 )
 from hsiclust.output import remove
 from hsiclust.readplan import ReadPlan
+from hsiclust.tilegrid import Tile, TileGrid
 
 _FORMAT = "hsiclust-labels"
 _ARRAYS = ("labels", "confidence", "done")

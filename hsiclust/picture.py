@@ -14,12 +14,13 @@ from hsiclust.accuracy import Accuracy
 from hsiclust.comparison import Comparison, compare
 from hsiclust.errors import InputError
 from hsiclust.falsecolour import NO_DATA, Image, false_colour
-from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import read_classes
 from hsiclust.output import refuse_existing, refuse_inputs, written_beside
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.rasters import grid_of, open_raster
 from hsiclust.scores import Scores
+from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import open_truth
 
 if TYPE_CHECKING:

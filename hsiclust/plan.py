@@ -10,8 +10,9 @@ import numpy as np
 from hsiclust.devices import total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import MemoryPlanError
-from hsiclust.grid import Window, even_tile_size
+from hsiclust.grid import Window
 from hsiclust.spectra import PART_VALUES
+from hsiclust.tilegrid import even_tile_size
 
 # Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
 _HEIGHTS = (128, 64, 32, 16)

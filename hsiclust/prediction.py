@@ -24,7 +24,7 @@ from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
 from hsiclust.devices import own_stream, resolve_device
 from hsiclust.engine import Engine, opened, threads_here
-from hsiclust.grid import Tile, TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.labeller import Labeller
 from hsiclust.labelmap import write_confidence, write_map
 from hsiclust.labelmodel import open_model
@@ -39,6 +39,7 @@ from hsiclust.prediction_plan import LabelJob, PredictPlan, confidence_path
 from hsiclust.predictoptions import PredictOptions
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, StripSource
+from hsiclust.tilegrid import Tile, TileGrid
 from hsiclust.tiles import TileStore
 from hsiclust.trial import fastest
 

@@ -17,7 +17,7 @@ from hsiclust.components import SceneComponents
 from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import UsageError
-from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.labelmap import rehearse_map
 from hsiclust.labelmodel import LabelModel, open_model
 from hsiclust.labels import LabelStore
@@ -31,6 +31,7 @@ from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.readplan import ReadPlan
 from hsiclust.scene import Scene
 from hsiclust.sources import open_source
+from hsiclust.tilegrid import TileGrid
 from hsiclust.tiles import TileStore
 
 log = logging.getLogger(__name__)

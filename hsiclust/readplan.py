@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hsiclust.errors import UsageError
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
+from hsiclust.tilegrid import TileGrid
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from hsiclust.bands import Bands, match_bands, parse_bands
 from hsiclust.errors import InputError
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.scene import Scene
 from hsiclust.spectra import Kind, Sample, SpectralTransform, fit_transform
 from hsiclust.spread import spread_windows
+from hsiclust.tilegrid import TileGrid
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
+from hsiclust.tilegrid import TileGrid
 
 
 def spread_windows(

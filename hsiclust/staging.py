@@ -13,10 +13,11 @@ from hsiclust.bands import Bands
 from hsiclust.components import SceneComponents
 from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import UsageError
-from hsiclust.grid import TileGrid, Window, even_tile_size
+from hsiclust.grid import Window
 from hsiclust.location import Location
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
+from hsiclust.tilegrid import TileGrid, even_tile_size
 from hsiclust.tiles import TileStore
 
 _OPENING = threading.Lock()

@@ -21,15 +21,9 @@ from torch import Tensor
 from hsiclust.clock import Clock
 from hsiclust.components import Components, SceneComponents
 from hsiclust.devices import own_stream
-from hsiclust.grid import (
-    Tile,
-    TileGrid,
-    Window,
-    even_tile_size,
-    pad_reflect_rows,
-    reflect_indices,
-)
+from hsiclust.grid import Window
 from hsiclust.readplan import ReadPlan
+from hsiclust.tilegrid import Tile, TileGrid, even_tile_size, pad_reflect_rows, reflect_indices
 from hsiclust.tiles import TileStore
 
 # Steps that are kept, beside one a thread, although no strip is at work on them: where an earlier

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hsiclust.grid import TileGrid
 from hsiclust.marks import Marks
+from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import Mask, Truth
 
 

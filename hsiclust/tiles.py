@@ -28,7 +28,7 @@ from zarr.errors import BaseZarrError
 from hsiclust.bands import Bands
 from hsiclust.components import Components
 from hsiclust.errors import InputError
-from hsiclust.grid import PixelGrid, Tile, TileGrid, Window
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.location import (
     Location,
     S3Url,
@@ -40,6 +40,7 @@ from hsiclust.location import (
     storage_errors,
 )
 from hsiclust.spectra import SpectralTransform
+from hsiclust.tilegrid import Tile, TileGrid
 
 _FORMAT = "hsiclust-tiles"
 _VERSION = 1

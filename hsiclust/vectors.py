@@ -23,8 +23,9 @@ from rasterio.features import rasterize
 from hsiclust.errors import InputError, NoOverlapError
 from hsiclust.features import LARGEST_NUMBER, Features, Geometries, Numbers, read_features
 from hsiclust.georef import crs_name, same_crs
-from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.overlaps import overlap_note
+from hsiclust.tilegrid import TileGrid
 
 # Samples along each side of a pixel: coverage is known to 1/64.
 _SAMPLES = 8

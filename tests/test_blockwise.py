@@ -10,8 +10,9 @@ import torch
 from hsiclust.blockwise import TileLabeller
 from hsiclust.components import Components
 from hsiclust.errors import HsiclustError
-from hsiclust.grid import Tile, TileGrid, Window, even_tile_size
+from hsiclust.grid import Window
 from hsiclust.labeller import Labels
+from hsiclust.tilegrid import Tile, TileGrid, even_tile_size
 
 SCENE = Window(0, 0, 100, 70)
 NUMBERS = np.arange(100 * 70, dtype=np.int64).reshape(100, 70) % 251

@@ -5,15 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsiclust.errors import UsageError
-from hsiclust.grid import (
-    PixelGrid,
-    TileGrid,
-    Window,
-    even_tile_size,
-    pad_reflect,
-    reflect_indices,
-)
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.spread import spread_windows
+from hsiclust.tilegrid import TileGrid, even_tile_size, pad_reflect, reflect_indices
 
 
 @st.composite

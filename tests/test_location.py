@@ -13,12 +13,13 @@ from hsiclust.cli import app
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, OutputExistsError, StorageError, UsageError
 from hsiclust.facts import info
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.labels import LabelStore, Record
 from hsiclust.location import S3Url, is_there, location, remove_location, store_location
 from hsiclust.rasters import open_raster
 from hsiclust.readplan import ReadPlan
 from hsiclust.staging import TileShape
+from hsiclust.tilegrid import TileGrid
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.tiling import TileOptions, tile
 

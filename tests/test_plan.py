@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from hsiclust.devices import parse_bytes, resolve_device, total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.plan import Limits, Load, RunPlan, Share, plan_run
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.readplan import ReadPlan
+from hsiclust.tilegrid import TileGrid
 
 LOAD = Load(
     bands=200,

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsiclust.errors import UsageError
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.readplan import ReadPlan
+from hsiclust.tilegrid import TileGrid
 
 
 @st.composite

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from hsiclust.clock import Clock
 from hsiclust.components import Components
 from hsiclust.errors import InputError
-from hsiclust.grid import PixelGrid, TileGrid, Window
+from hsiclust.grid import PixelGrid, Window
 from hsiclust.readplan import ReadPlan
 from hsiclust.strips import SceneStrips
+from hsiclust.tilegrid import TileGrid
 
 ROWS, COLS = 83, 41
 PART = 7  # rows of a part of a step

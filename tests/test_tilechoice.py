@@ -2,9 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.marks import Marks
 from hsiclust.tilechoice import labelled_tiles, spread_tiles, tiles_to_score
+from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import Mask
 
 WHOLE = Window(0, 0, 60, 80)

@@ -10,10 +10,11 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError, UsageError
-from hsiclust.grid import TileGrid, Window
+from hsiclust.grid import Window
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
+from hsiclust.tilegrid import TileGrid
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train
