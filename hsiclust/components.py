@@ -127,8 +127,8 @@ class SceneComponents:
     def room(self, rows: int, cols: int) -> Components:
         """Memory for components on the device; what it holds is anything."""
         return Components(
-            # Line by line, as it is filled: planes of components would be far from each other.
-            torch.empty(rows, self.transform.components, cols, device=self.device).transpose(0, 1),
+            # Pixel by pixel, as it is computed and as the network takes it.
+            torch.empty(rows, cols, self.transform.components, device=self.device).permute(2, 0, 1),
             torch.empty(rows, cols, dtype=torch.bool, device=self.device),
         )
 

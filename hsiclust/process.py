@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -10,6 +12,9 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
+# Objects that are new before the garbage collector looks, which has 700 by itself: it looked
+# through all of torch again and again while torch was being imported.
+_COLLECT_AFTER = 10_000
 
 
 def prepare_process() -> None:
@@ -17,8 +22,10 @@ def prepare_process() -> None:
 
     OpenMP's threads spin while they wait, which stalls a machine that others use as well. The C
     library gives each thread a heap, and each keeps its own worst moment: with one the peak of
-    memory is a fifth lower, and no longer grows with the scene.
+    memory is a fifth lower, and no longer grows with the scene. The garbage collector stops every
+    thread; it looks seldom, and not at all when the process ends, which then takes 0.1 s, not 0.5.
     """
+    _collect_seldom()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for worker processes
     _mallopt(_M_ARENA_MAX, 1)
@@ -38,6 +45,12 @@ def keep_freed_memory() -> None:
 def dask_setup(_worker: object) -> None:
     """Called by Dask in each worker process: Ctrl-C is for the command, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _collect_seldom()
+
+
+def _collect_seldom() -> None:
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
 
 
 def _mallopt(parameter: int, value: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ _CONSTANT_BAND = 1e-9
 # own time counts, and threads wait for each other.
 PART_VALUES = 2**20
 _SCRATCH = Scratch()
+_BLAS_ROWS = 16
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
 
@@ -150,21 +152,35 @@ class SpectralTransform:
         self, block: NDArray[np.generic], valid: NDArray[np.bool_], into: NDArray[np.float32]
     ) -> None:
         """As `apply`, by NumPy, in few calls: threads that call wait for each other."""
-        mean = self.mean.astype(np.float32)[:, None]
-        projection = self.projection.astype(np.float32)
-        lines, components = block.swapaxes(0, 1), into.swapaxes(0, 1)  # (row, band, col)
+        mean, weights = self._on_processor
+        lines, components = block.swapaxes(0, 1), np.moveaxis(into, 0, -1)
+        count, _, cols = block.shape  # lines are (row, band, col), components (row, col, component)
         whole = bool(valid.all())
-        rows = max(1, PART_VALUES // (len(block) * block.shape[2]))
-        with _SCRATCH.lend(lines[:rows].size * mean.itemsize) as memory:
-            room = _shaped_like(memory.view(np.float32), lines[:rows])
+        rows = max(1, PART_VALUES // (count * cols))
+        places = (lines[:rows].size, lines[:rows].size // count * len(weights))
+        with _SCRATCH.lend(sum(places) * mean.itemsize) as memory:
+            room, rest = np.split(memory.view(np.float32), places[:1])
+            room, rest = _shaped_like(room, lines[:rows]), rest.reshape(-1, cols, len(weights))
             for top in range(0, len(lines), rows):
                 part = lines[top : top + rows]
-                centred = room[: len(part)]
+                centred, found = room[: len(part)], rest[: len(part)]
                 np.copyto(centred, part)
                 np.subtract(centred, mean, out=centred)
+                spectra = centred.swapaxes(1, 2)
                 if not whole:
-                    centred.swapaxes(1, 2)[~valid[top : top + rows]] = 0.0
-                np.matmul(projection, centred, out=components[top : top + rows])
+                    spectra[~valid[top : top + rows]] = 0.0
+                np.matmul(spectra, weights.T, out=found)
+                components[top : top + rows] = found[:, :, : self.components]
+
+    @cached_property
+    def _on_processor(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The mean, `(B, 1)`, and the projection with rows of zeros, `(C', B)`.
+
+        BLAS multiplies by rows in blocks of 16; by the rest of a block it is half as fast.
+        """
+        weights = np.zeros((-(-self.components // _BLAS_ROWS) * _BLAS_ROWS, len(self.mean)))
+        weights[: self.components] = self.projection
+        return self.mean.astype(np.float32)[:, None], weights.astype(np.float32)
 
 
 def _shaped_like(room: NDArray[np.float32], lines: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -38,7 +38,7 @@ class Strip(Protocol):
     """A row of tiles, read."""
 
     def blocks(self, tile: Tile, side: int) -> Iterable[Tile]:
-        """The blocks that a tile is labelled in, at most `side` pixels high and wide."""
+        """The blocks that a tile is labelled in, each no larger than a square of this side."""
         ...
 
     def read(self, block: Tile) -> Components:
@@ -248,8 +248,14 @@ class SceneStrip:
     halo: int
 
     def blocks(self, tile: Tile, side: int) -> Iterable[Tile]:
-        """Blocks of nearly equal size: a narrow last one would be mostly halo."""
-        rows, cols = (even_tile_size(size, side) for size in (tile.core.rows, tile.core.cols))
+        """Blocks of nearly equal size: a narrow last one would be mostly halo.
+
+        Where a tile is low they are wide instead, with no more pixels than a square.
+        """
+        edges = 2 * self.halo
+        rows = even_tile_size(tile.core.rows, side)
+        cols = (side + edges) ** 2 // (rows + edges) - edges
+        cols = even_tile_size(tile.core.cols, cols)
         return TileGrid(self.scene, tile.core, rows, cols, self.halo)
 
     def read(self, block: Tile) -> Components:
