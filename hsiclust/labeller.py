@@ -106,10 +106,10 @@ class TorchLabeller:
 
     def scores(self, components: Components) -> torch.Tensor:
         """Class scores of a block, `(1, K, row, col)`, float32; its halo is gone."""
-        values = components.values[None].to(self.device, self.dtype)
+        # Every library's kernels are fastest with the channels of a pixel side by side.
+        values = components.values.movedim(0, -1)[None].to(self.device, self.dtype).contiguous()
         with torch.inference_mode():
-            # Every library's kernels are fastest with the channels of a pixel side by side.
-            found: torch.Tensor = self.network(values.contiguous(memory_format=torch.channels_last))
+            found: torch.Tensor = self.network(values.movedim(-1, 1))
             return found.float()
 
 

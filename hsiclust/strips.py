@@ -268,16 +268,16 @@ class SceneStrip:
             if top < bottom:
                 part = Window(top, left, bottom - top, width)
                 rows, cols = part.relative_to(window).slices
-                values.append(found.values[:, rows, cols])
+                values.append(found.values[:, rows, cols].movedim(0, -1))
                 valid.append(found.valid[rows, cols])
         return Components(
-            pad_reflect_rows(_stacked(values, dim=1), block, self.scene),
-            pad_reflect_rows(_stacked(valid, dim=0), block, self.scene),
+            pad_reflect_rows(_stacked(values).movedim(-1, 0), block, self.scene),
+            pad_reflect_rows(_stacked(valid), block, self.scene),
         )
 
 
-def _stacked(parts: Sequence[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 @dataclass(frozen=True)
