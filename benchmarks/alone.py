@@ -53,7 +53,7 @@ class Alone:
     def label(self, components: torch.Tensor) -> torch.Tensor:
         """Components `(C, row, col)` to class numbers, without the halo, uint8."""
         with torch.inference_mode():
-            values = components[None].contiguous(memory_format=torch.channels_last)
+            values = components.movedim(0, -1)[None].contiguous().movedim(-1, 1)
             scores: torch.Tensor = self.network(values)[0]
             return (scores.max(dim=0).indices + 1).to(torch.uint8)  # as predict does it
 

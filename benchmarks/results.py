@@ -118,7 +118,7 @@ def _circumstances() -> str:
     day = datetime.datetime.now(tz=datetime.UTC).date()
     machine = f"{_processor()}, {cores()} of {os.cpu_count()} cores used"
     versions = f"Python {platform.python_version()}, torch {_version('torch')}, GDAL {_gdal()}"
-    return f"Measured {day}: {machine}; {versions}.\n\n    {_command()}"
+    return f"Measured {day}: {machine}; {versions}, {_blas()}.\n\n    {_command()}"
 
 
 def _command() -> str:
@@ -148,6 +148,17 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "none"
+
+
+def _blas() -> str:
+    """BLAS of NumPy, and for which processor it computes, which `OPENBLAS_CORETYPE` changes."""
+    import numpy as np  # noqa: F401 - loads it
+    from threadpoolctl import threadpool_info
+
+    found = (each for each in threadpool_info() if each["user_api"] == "blas")
+    return ", ".join(
+        dict.fromkeys(f"{each['internal_api']} for {each.get('architecture')}" for each in found)
+    )
 
 
 def _gdal() -> str:

@@ -129,7 +129,8 @@ class SpectralTransform:
         Args:
             block: `(B, row, col)`, the transform's own bands, any real type.
             valid: `(row, col)`, bool.
-            into: `(C, row, col)`, float32; where the components go, new memory when None.
+            into: `(C, row, col)`, float32; where the components go. When None they go to new
+                memory, pixel by pixel.
 
         Returns:
             `(C, row, col)`, float32, on the device of `block`.
@@ -137,8 +138,8 @@ class SpectralTransform:
         import torch
 
         if into is None:
-            shape = (self.components, *block.shape[1:])
-            into = torch.empty(shape, device=block.device)
+            shape = (*block.shape[1:], self.components)
+            into = torch.empty(shape, device=block.device).movedim(-1, 0)
         if block.device.type == "cpu":
             self._apply_on_processor(block.numpy(), valid.numpy(), into.numpy())
             return into
