@@ -39,7 +39,7 @@ _DATA_TYPES = {
 _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (2, 0, 1)}
 # Bytes that are read at once: they stay in the processor's cache until they are transformed. In BSQ
 # each band of a piece is a read of its own; larger ones are worth more there than the cache.
-_PIECE_BYTES = {"bsq": 2**24, "bil": 2**22, "bip": 2**22}
+_PIECE_BYTES = {"bsq": 2**25, "bil": 2**22, "bip": 2**22}
 # Lines are read whole when a window holds at least this part of them: 1 / _WORTH_A_GAP.
 _WORTH_A_GAP = 3
 _SCRATCH = Scratch()
