@@ -11,7 +11,7 @@ from hsiclust.devices import total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import MemoryPlanError
 from hsiclust.grid import Window
-from hsiclust.spectra import PART_VALUES
+from hsiclust.spectra import part_of
 from hsiclust.tilegrid import even_tile_size
 
 # Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
@@ -91,14 +91,16 @@ class Load:
     def _raw_bytes(self, rows: int, cols: int) -> int:
         """A piece that is being read: a byte a value says who is valid, a part is float32."""
         piece_rows, piece_cols = min(self.piece[0], rows), min(self.piece[1], cols)
-        row = piece_cols * self.bands
-        part = min(piece_rows * row, max(PART_VALUES, row))
-        return piece_rows * row * (np.dtype(self.dtype).itemsize + 1) + part * _FLOAT
+        _, floats = part_of(self.bands, self.components, piece_rows, piece_cols)
+        values = piece_rows * piece_cols * self.bands
+        return values * (np.dtype(self.dtype).itemsize + 1) + floats * _FLOAT
 
     def _network_bytes(self, rows: int, cols: int) -> int:
-        """A block in the network."""
-        side = (min(self.block, rows) + 2 * self.halo) * (min(self.block, cols) + 2 * self.halo)
-        return side * _FLOAT * (2 * self.components + self.floats) + self.fixed
+        """A block in the network: a square, or as many pixels of a low tile."""
+        edges = 2 * self.halo
+        height, width = min(self.block, rows) + edges, min(cols, _WIDEST_TILE) + edges
+        pixels = min((self.block + edges) ** 2, height * width)
+        return pixels * _FLOAT * (2 * self.components + self.floats) + self.fixed
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ _NOISE_RIDGE = 1e-3
 _CONSTANT_BAND = 1e-9
 # Values that are converted and projected at once: more leave the cache, in fewer the interpreter's
 # own time counts, and threads wait for each other.
-PART_VALUES = 2**20
+_PART_VALUES = 2**20
 _SCRATCH = Scratch()
+# BLAS multiplies by rows in blocks of so many; by the rest of a block it is half as fast.
 _BLAS_ROWS = 16
 # Each pixel and its neighbour to the left, each pixel and its neighbour above.
 _NEIGHBOURS = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :]))
@@ -155,13 +156,12 @@ class SpectralTransform:
         """As `apply`, by NumPy, in few calls: threads that call wait for each other."""
         mean, weights = self._on_processor
         lines, components = block.swapaxes(0, 1), np.moveaxis(into, 0, -1)
-        count, _, cols = block.shape  # lines are (row, band, col), components (row, col, component)
         whole = bool(valid.all())
-        rows = max(1, PART_VALUES // (count * cols))
-        places = (lines[:rows].size, lines[:rows].size // count * len(weights))
-        with _SCRATCH.lend(sum(places) * mean.itemsize) as memory:
-            room, rest = np.split(memory.view(np.float32), places[:1])
-            room, rest = _shaped_like(room, lines[:rows]), rest.reshape(-1, cols, len(weights))
+        count, height, cols = block.shape  # lines are (row, band, col), components (row, col, C)
+        rows, floats = part_of(count, self.components, height, cols)
+        with _SCRATCH.lend(floats * mean.itemsize) as memory:
+            room, rest = np.split(memory.view(np.float32), [rows * cols * count])
+            room, rest = _shaped_like(room, lines[:rows]), rest.reshape(rows, cols, len(weights))
             for top in range(0, len(lines), rows):
                 part = lines[top : top + rows]
                 centred, found = room[: len(part)], rest[: len(part)]
@@ -175,13 +175,32 @@ class SpectralTransform:
 
     @cached_property
     def _on_processor(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The mean, `(B, 1)`, and the projection with rows of zeros, `(C', B)`.
-
-        BLAS multiplies by rows in blocks of 16; by the rest of a block it is half as fast.
-        """
-        weights = np.zeros((-(-self.components // _BLAS_ROWS) * _BLAS_ROWS, len(self.mean)))
+        """The mean, `(B, 1)`, and the projection with rows of zeros, `(C', B)`."""
+        weights = np.zeros((_filled_up(self.components), len(self.mean)))
         weights[: self.components] = self.projection
         return self.mean.astype(np.float32)[:, None], weights.astype(np.float32)
+
+
+def part_of(bands: int, components: int, rows: int, cols: int) -> tuple[int, int]:
+    """What of a block the processor transforms at once.
+
+    Args:
+        bands: Bands of the block.
+        components: Components that they become.
+        rows: Rows of the block.
+        cols: Columns.
+
+    Returns:
+        Rows, and the float32 values that they take meanwhile.
+    """
+    found = _filled_up(components)
+    rows = min(rows, max(1, _PART_VALUES // (max(bands, found) * cols)))
+    return rows, rows * cols * (bands + found)
+
+
+def _filled_up(components: int) -> int:
+    """Rows of whole blocks of BLAS."""
+    return -(-components // _BLAS_ROWS) * _BLAS_ROWS
 
 
 def _shaped_like(room: NDArray[np.float32], lines: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -117,14 +117,16 @@ def test_tiles_are_no_larger_than_the_scene() -> None:
 
 def test_bytes_are_the_sum_of_their_parts() -> None:
     load = Load(10, "float32", (1, 16), (2, 16), 3, 5, 2, 8)
-    network, labels = 10 * 12 * 4 * (2 * 3 + 5), 4 * 6 * 16
-    rest, raw = network + labels, 2 * 16 * 10 * (5 + 4)
+    # A block of a low tile has as many pixels as a square; three components fill up to 16.
+    network, labels = 12 * 12 * 4 * (2 * 3 + 5), 4 * 6 * 16
+    rest, raw = network + labels, 2 * 16 * (10 * (4 + 1) + (10 + 16) * 4)
     assert load.host(6, 16) == Share((6 + 4) * 20 * (4 * 3 + 1), raw + rest)
     assert replace(load, fixed=99).host(6, 16).strip == raw + rest + 99
+    assert load.host(6, 4).strip < 10 * 8 * 4 * (2 * 3 + 5) + raw + labels  # a narrow one has fewer
     high = replace(load, piece=(6, 16), bands=100)
-    assert high.host(6, 16).strip == 6 * 16 * 100 * (5 + 4) + rest
-    large = replace(high, bands=2**15)  # converted in parts of 2**20 values
-    assert large.host(6, 16).strip == 6 * 16 * 2**15 * 5 + 2**20 * 4 + rest
+    assert high.host(6, 16).strip == 6 * 16 * (100 * (4 + 1) + 116 * 4) + rest
+    large = replace(high, bands=2**15)  # transformed in parts of 2**20 values, two rows
+    assert large.host(6, 16).strip == 6 * 16 * 2**15 * 5 + 2 * 16 * (2**15 + 16) * 4 + rest
     assert load.device(6, 16) == Share(0, 0)
     plan = RunPlan(6, 16, 1, 4, Share(7, 11), workers=2, leader=True, cache=5)
     assert plan.peak_bytes - plan.base_bytes == (4 + 2 * 3) * 7 + 4 * 11
