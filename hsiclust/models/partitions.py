@@ -216,8 +216,10 @@ def _maximise(pixels: Tensor, shares: Tensor, ridge: Tensor) -> Gaussians:
     """Gaussians of pixels that belong to them by shares `(M, k)`."""
     counts = shares.sum(dim=0) + _SMALLEST_WEIGHT
     means = shares.T @ pixels / counts[:, None]
-    weighted = shares.T[:, None] * pixels.T  # (k, d, M)
-    scatter = weighted @ pixels / counts[:, None, None]
+    weighted = shares[:, :, None] * pixels[:, None]  # (M, k, d)
+    # This way round and as one product: the other way MKL takes four times as long on four threads.
+    scatter = (pixels.T @ weighted.flatten(1)).view(-1, *means.shape).transpose(0, 1)
+    scatter = scatter / counts[:, None, None]
     covariance = scatter - means[:, :, None] * means[:, None, :] + ridge
     factor = torch.linalg.cholesky(covariance)
     eye = torch.eye(pixels.shape[1], device=pixels.device).expand_as(factor)
