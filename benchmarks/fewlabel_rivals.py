@@ -123,7 +123,7 @@ def scale_space(bands: Cube, valid: Valid, seed: int) -> Features:
     import torch
 
     from hsiclust.models.scalespace import ScaleSpace
-    from hsiclust.spectra import fit_transform
+    from hsiclust.spectralfit import fit_transform
 
     transform = fit_transform([(bands, valid)], range(len(bands)), most_components=24, whiten=True)
     used = torch.from_numpy(np.ascontiguousarray(bands[list(transform.bands)]))

@@ -128,7 +128,7 @@ class SceneComponents:
         """Memory for components on the device; what it holds is anything."""
         return Components(
             # Pixel by pixel, as it is computed and as the network takes it.
-            torch.empty(rows, cols, self.transform.components, device=self.device).permute(2, 0, 1),
+            torch.empty(rows, cols, self.transform.components, device=self.device).movedim(-1, 0),
             torch.empty(rows, cols, dtype=torch.bool, device=self.device),
         )
 

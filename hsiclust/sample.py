@@ -15,7 +15,8 @@ from hsiclust.bands import Bands, match_bands, parse_bands
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
 from hsiclust.scene import Scene
-from hsiclust.spectra import Kind, Sample, SpectralTransform, fit_transform
+from hsiclust.spectra import Kind, SpectralTransform
+from hsiclust.spectralfit import Sample, fit_transform
 from hsiclust.spread import spread_windows
 from hsiclust.tilegrid import TileGrid
 

@@ -23,7 +23,7 @@ from hsiclust.models.classifier import Samples, labelled_samples
 from hsiclust.models.svm import Svm
 from hsiclust.onnxexport import export
 from hsiclust.palette import Classes
-from hsiclust.spectra import fit_transform
+from hsiclust.spectralfit import fit_transform
 from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 

@@ -16,7 +16,7 @@ from hsiclust.models.kmeans import KMeans
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.palette import Classes
-from hsiclust.spectra import fit_transform
+from hsiclust.spectralfit import fit_transform
 
 Edit = Callable[[dict[str, torch.Tensor], dict[str, object]], None]
 

@@ -25,7 +25,7 @@ from hsiclust.onnxexport import export
 from hsiclust.onnxfile import load_onnx
 from hsiclust.onnxlabeller import OnnxLabeller, RawBands
 from hsiclust.palette import Classes
-from hsiclust.spectra import fit_transform
+from hsiclust.spectralfit import fit_transform
 
 Edit = Callable[[onnx.ModelProto], None]
 _BANDS, _CLASSES, _NODATA = 6, 4, -99.0

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eig
 
 from hsiclust.errors import InputError, UsageError
-from hsiclust.spectra import Moments, SpectralTransform, fit_transform, noise_covariance
+from hsiclust.spectra import SpectralTransform
+from hsiclust.spectralfit import Moments, fit_transform, noise_covariance
 
 Block = NDArray[np.float64]
 
