@@ -14,7 +14,9 @@ from hsiclust.errors import UsageError
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures that are looked at."""
 
-_LOOKS = 25
+# So close that a handful of pixels, whose valleys are narrow, has none between two of them.
+_LOOKS = 121
+_EXACTLY = {"xatol": 1e-5}
 
 
 def fit_temperature(
@@ -57,12 +59,15 @@ def fit_temperature(
         of_right = (1 - share) * chances[pixels, right] + share / scores.shape[1]
         return float((np.square(chances).sum(axis=1) - 2 * of_right).mean())
 
-    # There may be more than one valley: the best of a coarse look, then its surroundings.
+    # There may be more than one valley: each that a coarse look shows is gone to its bottom.
     looks = np.linspace(math.log(LOWEST), math.log(HIGHEST), _LOOKS)
-    best = int(np.argmin([loss(look) for look in looks]))
-    ends = (looks[max(best - 1, 0)], looks[min(best + 1, _LOOKS - 1)])
-    found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-5})
-    return float(math.exp(min(found.x, *ends, key=loss)))
+    seen = np.pad([loss(look) for look in looks], 1, constant_values=np.inf)
+    bottoms = [looks[0], looks[-1]]
+    lower = (seen[1:-1] <= seen[:-2]) & (seen[1:-1] <= seen[2:])
+    for at in np.flatnonzero(lower).tolist():
+        ends = (looks[max(at - 1, 0)], looks[min(at + 1, _LOOKS - 1)])
+        bottoms.append(minimize_scalar(loss, bounds=ends, method="bounded", options=_EXACTLY).x)
+    return float(math.exp(min(bottoms, key=loss)))
 
 
 def _check(scores: NDArray[np.float64], right: NDArray[np.integer], prior: float) -> None:
