@@ -43,7 +43,7 @@ from benchmarks.subject import (
     learn,
     teach,
 )
-from hsiclust.process import keep_freed_memory, prepare_process
+from hsiclust.process import prepare_process
 
 if TYPE_CHECKING:
     from hsiclust.scores import Scores
@@ -213,7 +213,6 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     use_cores(arguments.cores)
     prepare_process()
-    keep_freed_memory()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
     epochs = arguments.paper_epochs if arguments.paper else None
     chosen = [case for case in cases(arguments.classes, epochs) if case.matches(arguments.only)]

@@ -43,7 +43,7 @@ from benchmarks.fewlabel_tables import Results, body
 from benchmarks.results import Section, add_record_option, cores, report, use_cores
 from benchmarks.subject import Subject
 from hsiclust import __version__
-from hsiclust.process import keep_freed_memory, prepare_process
+from hsiclust.process import prepare_process
 
 SPLITS = ("random", "separated")
 
@@ -166,7 +166,6 @@ def _begin(numbers: Queue[int]) -> None:
         free = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {free[number % len(free)]})
     prepare_process()
-    keep_freed_memory()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
     import torch
 

@@ -39,7 +39,7 @@ from benchmarks.subject import (
     label,
     learn,
 )
-from hsiclust.process import keep_freed_memory, prepare_process
+from hsiclust.process import prepare_process
 from hsiclust.scores import Scores
 
 _SIDES = ("left", "right")
@@ -132,7 +132,6 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     use_cores(arguments.cores)
     prepare_process()
-    keep_freed_memory()
     warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Indian Pines has no place
     subject = Subject.of(arguments)
     with tempfile.TemporaryDirectory() as name:

@@ -37,7 +37,7 @@ from hsiclust.parameters import (
     bounds_of,
     engine_of,
 )
-from hsiclust.process import keep_freed_memory, prepare_process
+from hsiclust.process import prepare_process
 from hsiclust.scorecard import scorecard
 from hsiclust.stopping import stop_on_sigterm
 
@@ -215,7 +215,6 @@ def demo(
 ) -> None:
     """Train on the scene that comes along, map it, score it and draw it."""
     console.log_to_stderr(quiet, verbose=False)
-    keep_freed_memory()
     from hsiclust.api import demo as run
 
     with console.progress("demo", quiet) as show:

@@ -1,4 +1,4 @@
-"""Where the work is done: threads of this process, workers of this machine, a standing cluster."""
+"""Where the work is done, and Dask's part of it: workers of this machine, a standing cluster."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ class EngineOptions:
     def standing(self) -> bool:
         """Whether the workers are those of a standing cluster."""
         return self.scheduler is not None or self.scheduler_file is not None
+
+    @property
+    def in_process(self) -> bool:
+        """Whether threads of this process do the work, without Dask."""
+        return self.workers is None and not self.standing
 
     @property
     def parallel(self) -> int:
@@ -135,6 +140,9 @@ def survey(options: EngineOptions) -> Worker | None:
 def connected(options: EngineOptions) -> Iterator[Any]:
     """A Dask client; a cluster that was made here ends with it.
 
+    Args:
+        options: Worker processes, or a standing cluster.
+
     Raises:
         ClusterError: Workers of this machine cannot be started.
         UsageError: No standing scheduler answers.
@@ -179,19 +187,9 @@ def _client(options: EngineOptions) -> Iterator[Any]:
 
 def _cluster(options: EngineOptions) -> Any:
     """Workers of this machine; only this machine may reach them."""
-    from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, Scheduler, SpecCluster
 
-    if options.workers is None:
-        return LocalCluster(
-            n_workers=1,
-            threads_per_worker=options.threads_per_worker,
-            processes=False,
-            # Dask serves HTTP in any case, on any free port.
-            dashboard_address=_LOOPBACK,
-            worker_dashboard_address=_LOOPBACK,
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-        )
+    # Dask serves HTTP in any case, on any free port.
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": _LOOPBACK}
     common = {
         **here,
@@ -201,7 +199,7 @@ def _cluster(options: EngineOptions) -> Any:
     }
     workers = {
         number: {"cls": Nanny, "options": {**common, "env": _environment(options.devices, number)}}
-        for number in range(options.workers)
+        for number in range(options.workers or 1)
     }
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
     for _ in range(_STARTS):

@@ -1,4 +1,4 @@
-"""Dask runs the tiles: in this process, in workers of this machine, or on a standing cluster.
+"""Who runs the tiles: threads of this process, or Dask in workers here or on a standing cluster.
 
 Tasks carry paths and tile numbers, never arrays. Neighbours go to one worker, a bounded number to
 each; results come as they are done; a tile that fails is tried again and then named.
@@ -7,15 +7,18 @@ each; results come as they are done; a tile that fails is tried again and then n
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
 from hsiclust.cluster import EngineOptions, available_processors, connected
+from hsiclust.crew import RETRIES, Crew
 from hsiclust.errors import HsiclustError
-from hsiclust.shift import RETRIES, Shift, Submit
+from hsiclust.shift import Shift, Submit
 from hsiclust.threads import threads_kept, work_alone
 
 __all__ = ["Engine", "EngineOptions", "available_processors", "opened", "run_tiles", "threads_here"]
@@ -29,7 +32,7 @@ class Engine:
     """Workers that are ready, for one run after the other.
 
     Attributes:
-        client: The Dask client.
+        client: The Dask client; None where threads of this process do the work.
         options: How it was opened.
     """
 
@@ -54,9 +57,14 @@ class Engine:
             threads: At most so many at once, over all workers of this machine, or at each worker
                 of a standing cluster.
         """
-        submit = _submitter(self.client, task, job)
-        shift = Shift(self.client, submit, indices, unit, self._limit(threads))
-        with closing(shift.work()) as done:
+        limit = self._limit(threads)
+        if self.client is None:
+            here = min(limit or self.options.parallel, self.options.parallel)
+            work = Crew(partial(_alone, task, job), indices, unit, here).work()
+        else:
+            submit = _submitter(self.client, task, job)
+            work = Shift(self.client, submit, indices, unit, limit).work()
+        with closing(work) as done:
             yield from done
 
     def _limit(self, threads: int | None) -> int | None:
@@ -72,8 +80,12 @@ def opened(options: EngineOptions) -> Iterator[Engine]:
     Raises:
         UsageError: No standing scheduler answers.
     """
-    with threads_kept(), connected(options) as client:
-        yield Engine(client, options)
+    with threads_kept():
+        if options.in_process:
+            yield Engine(None, options)
+            return
+        with connected(options) as client:
+            yield Engine(client, options)
 
 
 def run_tiles(
@@ -110,6 +122,8 @@ def run_tiles(
 
 def threads_here(most: int) -> int:
     """Tasks that are at work at once in this process, where `most` were planned."""
+    if "distributed" not in sys.modules:  # whoever is Dask's worker has loaded it
+        return most
     from distributed import get_worker
 
     try:

@@ -1,8 +1,8 @@
 """The map that people open: COG, GeoTIFF or ENVI, with colours, class names and provenance.
 
-Labels are streamed to a raw file in a hidden folder beside the output, a VRT says what they
-are, and one of GDAL's own drivers makes the map from it: only GDAL knows how each format spells
-colours and names. The map is read back before it is moved to its name.
+Labels are streamed to a raw file in a hidden folder beside the output as they are done, a VRT says
+what they are, and one of GDAL's own drivers makes the map from it: only GDAL knows how each format
+spells colours and names. The map is read back before it is moved to its name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
@@ -29,9 +29,11 @@ from rasterio.errors import RasterioError
 from hsiclust.errors import HsiclustError, UsageError
 from hsiclust.georef import check_grid, make_exact
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.mapformat import Driver, MapFormat, refuse_header_of_another
+from hsiclust.mapformat import MapFormat, refuse_header_of_another
+from hsiclust.mapvrt import Layer, write_vrt
 from hsiclust.output import remove
-from hsiclust.palette import UNCLASSIFIED, Classes
+from hsiclust.palette import Classes
+from hsiclust.pyramid import Pyramid, levels_of, mean_of_known, most_frequent
 from hsiclust.rasters import innermost_message, open_raster
 
 _UNSURE = 255  # confidence of pixels that have no class
@@ -46,10 +48,10 @@ class LabelSource(Protocol):
         ...
 
 
-def write_map(
+def label_draft(
     source: LabelSource, grid: PixelGrid, output: Path, classes: Classes, form: MapFormat
-) -> None:
-    """Write a label map, replacing what `output` names.
+) -> MapDraft:
+    """Begin a label map, which is to replace what `output` names.
 
     Args:
         source: Gives the labels, window by window; 0 is unclassified, and nodata.
@@ -59,15 +61,32 @@ def write_map(
         form: Driver, block, creation options, tags.
 
     Raises:
-        UsageError: A creation option is not understood, or an ENVI header cannot hold the grid.
-        HsiclustError: The map cannot be written; nothing is left behind.
+        UsageError: An ENVI header would replace that of another file.
+        HsiclustError: Nothing can be written there.
     """
-    _write(source, grid, output, form, _Layer("MODE", 0, len(classes), classes))
+    layer = Layer("MODE", most_frequent, 0, len(classes), classes)
+    return MapDraft(source, grid, output, form, layer)
+
+
+def confidence_draft(
+    source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat
+) -> MapDraft:
+    """Begin a confidence map: 0 to 100 per cent, nodata 255; else as `label_draft`."""
+    return MapDraft(source, grid, output, form, Layer("AVERAGE", mean_of_known, _UNSURE, 100, None))
+
+
+def write_map(
+    source: LabelSource, grid: PixelGrid, output: Path, classes: Classes, form: MapFormat
+) -> None:
+    """Write a label map; arguments and errors are those of `label_draft` and `MapDraft`."""
+    with label_draft(source, grid, output, classes, form) as draft:
+        draft.publish()
 
 
 def write_confidence(source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat) -> None:
-    """Write a confidence map: 0 to 100 per cent, nodata 255; else as `write_map`."""
-    _write(source, grid, output, form, _Layer("AVERAGE", _UNSURE, 100, None))
+    """Write a confidence map; arguments and errors are those of `confidence_draft`."""
+    with confidence_draft(source, grid, output, form) as draft:
+        draft.publish()
 
 
 def rehearse_map(grid: PixelGrid, output: Path, classes: Classes, form: MapFormat) -> None:
@@ -93,106 +112,113 @@ class _Blank:
         return np.zeros((window.rows, window.cols), np.uint8)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """What the values mean: overview resampling, nodata, largest value, classes."""
+class MapDraft:
+    """A map that is being made: its rows are taken as they come, then it gets its name.
 
-    resampling: str
-    nodata: int
-    largest: int
-    classes: Classes | None
+    Until then all of it lies in a hidden folder, which is gone at the end in any case.
+    """
 
+    def __init__(
+        self, source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat, layer: Layer
+    ) -> None:
+        self._source = source
+        self._grid = grid
+        self._output = output
+        self._form = form
+        self._layer = layer
+        self._folder = output.with_name(f".{output.name}.partial")
+        self._raw = self._folder / "labels.raw"
+        self._rows = 0
+        self._checksum = 0
+        shapes = levels_of(grid.rows, grid.cols, form.side) if form.plain_overviews else []
+        self._pyramid = Pyramid(self._folder, shapes, layer.halving)
 
-def _write(
-    source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat, layer: _Layer
-) -> None:
-    folder = output.with_name(f".{output.name}.partial")
-    made = folder / "map" / output.name  # under its own name: drivers derive others from it
-    if form.driver == "ENVI":
-        refuse_header_of_another(output)
-    try:
-        remove(folder)
-        folder.mkdir()
-        made.parent.mkdir()
-        checksum = _stage(source, grid, folder / "labels.raw", form.block, layer)
-        _describe(folder / "labels.vrt", grid, form, layer)
-        with _creation_complaints(output), rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
-            options = form.options(layer.resampling)
-            rasterio.shutil.copy(folder / "labels.vrt", made, driver=form.driver, **options)
-        make_exact(made, grid, form.driver)
-        check_grid(made, output, grid, form.driver)
-        _check_values(made, grid, form.block, checksum)
-        _publish(made, output)
-    except (RasterioError, CPLE_BaseError, OSError) as error:
-        if isinstance(error, HsiclustError):
-            raise
-        raise HsiclustError(f"{output}: cannot be written: {innermost_message(error)}") from error
-    finally:
-        remove(folder)
+    def __enter__(self) -> MapDraft:
+        with self._failures():
+            remove(self._folder)
+            self._folder.mkdir()
+        return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        remove(self._folder)
 
-def _stage(source: LabelSource, grid: PixelGrid, raw: Path, block: int, layer: _Layer) -> int:
-    """Write the values row by row; returns their checksum."""
-    checksum = 0
-    with raw.open("wb") as file:
-        for window in _strips(grid, block):
-            values = source.read(window)
-            if values.shape != (window.rows, window.cols) or values.dtype != np.uint8:
-                raise UsageError(f"{values.dtype} labels {values.shape} given for {window}")
-            wrong = values[(values > layer.largest) & (values != layer.nodata)]
-            if wrong.size:
-                raise UsageError(f"label {wrong[0]} in {window}, the largest is {layer.largest}")
-            data = values.tobytes()
-            checksum = zlib.crc32(data, checksum)
+    def advance(self, rows: int) -> None:
+        """Take what can be taken in whole blocks.
+
+        Args:
+            rows: So many rows of the map are known by now.
+
+        Raises:
+            UsageError: What the source gives are no labels of this map.
+            HsiclustError: They cannot be written.
+        """
+        block = self._form.block
+        while self._rows < self._grid.rows:
+            stop = min(self._rows + block, self._grid.rows)
+            if stop > rows:
+                return
+            with self._failures():
+                self._take(Window(self._rows, 0, stop - self._rows, self._grid.cols))
+            self._rows = stop
+
+    def publish(self) -> None:
+        """Take the rest, make the map and move it to its name, in place of what is there.
+
+        Raises:
+            UsageError: A creation option is not understood, or an ENVI header cannot hold the
+                grid; or as `advance`.
+            HsiclustError: The map cannot be written; nothing is left behind.
+        """
+        self.advance(self._grid.rows)
+        output, form, grid = self._output, self._form, self._grid
+        made = self._folder / "map" / output.name  # under its own name: drivers derive others
+        if form.driver == "ENVI":
+            refuse_header_of_another(output)
+        with self._failures():
+            made.parent.mkdir()
+            vrt = self._folder / "labels.vrt"
+            write_vrt(vrt, self._raw, grid, form, self._layer, self._pyramid.levels)
+            with _creation_complaints(output), rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
+                options = form.options(self._layer.resampling)
+                rasterio.shutil.copy(vrt, made, driver=form.driver, **options)
+            make_exact(made, grid, form.driver)
+            check_grid(made, output, grid, form.driver)
+            _check_values(made, grid, form.block, self._checksum)
+            _publish(made, output)
+
+    def _take(self, window: Window) -> None:
+        values = self._source.read(window)
+        if values.shape != (window.rows, window.cols) or values.dtype != np.uint8:
+            raise UsageError(f"{values.dtype} labels {values.shape} given for {window}")
+        wrong = values[(values > self._layer.largest) & (values != self._layer.nodata)]
+        if wrong.size:
+            raise UsageError(f"label {wrong[0]} in {window}, the largest is {self._layer.largest}")
+        data = values.tobytes()
+        self._checksum = zlib.crc32(data, self._checksum)
+        with self._raw.open("ab") as file:
             file.write(data)
-    return checksum
+        self._pyramid.add(values)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            if isinstance(error, HsiclustError):
+                raise
+            raise HsiclustError(
+                f"{self._output}: cannot be written: {innermost_message(error)}"
+            ) from error
 
 
 def _strips(grid: PixelGrid, rows: int) -> Iterator[Window]:
     for row in range(0, grid.rows, rows):
         yield Window(row, 0, min(rows, grid.rows - row), grid.cols)
-
-
-def _describe(vrt: Path, grid: PixelGrid, form: MapFormat, layer: _Layer) -> None:
-    """Write the VRT that says all that GDAL is to know of the staged values."""
-    root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.cols), rasterYSize=str(grid.rows))
-    if grid.crs is not None:
-        _add(root, "SRS", grid.crs)
-    if grid.georeferenced:
-        _add(root, "GeoTransform", ", ".join(repr(float(v)) for v in grid.transform.to_gdal()))
-    metadata = _add(root, "Metadata")
-    for key, value in sorted(form.tags.items()):
-        _add(metadata, "MDI", value, key=key)
-    band = _add(root, "VRTRasterBand", dataType="Byte", band="1", subClass="VRTRawRasterBand")
-    _add(band, "NoDataValue", str(layer.nodata))
-    if layer.classes is not None:
-        _add_classes(band, layer.classes, form.driver)
-    _add(band, "SourceFilename", "labels.raw", relativetoVRT="1")
-    layout = {"ImageOffset": 0, "PixelOffset": 1, "LineOffset": grid.cols}
-    for name, number in layout.items():
-        _add(band, name, str(number))
-    ElementTree.ElementTree(root).write(vrt, encoding="utf-8")
-
-
-def _add_classes(band: ElementTree.Element, classes: Classes, driver: Driver) -> None:
-    _add(band, "ColorInterp", "Palette")
-    colours = _add(band, "ColorTable")
-    _add(colours, "Entry", c1="0", c2="0", c3="0", c4="0")
-    for red, green, blue in classes.colours:
-        _add(colours, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
-    # An ENVI header has no way to quote what separates its lists.
-    envi = str.maketrans(",{}", ";()")
-    categories = _add(band, "CategoryNames")
-    for name in (UNCLASSIFIED, *classes.names):
-        _add(categories, "Category", name.translate(envi) if driver == "ENVI" else name)
-
-
-def _add(
-    parent: ElementTree.Element, tag: str, text: str | None = None, **attributes: str
-) -> ElementTree.Element:
-    child = ElementTree.SubElement(parent, tag, attributes)
-    child.text = text
-    return child
 
 
 @contextmanager

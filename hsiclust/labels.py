@@ -25,6 +25,7 @@ from hsiclust.location import (
     open_array,
     open_group,
     remove_location,
+    stamp,
     storage_errors,
     store_location,
 )
@@ -34,6 +35,7 @@ from hsiclust.tilegrid import Tile, TileGrid
 
 _FORMAT = "hsiclust-labels"
 _ARRAYS = ("labels", "confidence", "done")
+_RECORD = "zarr.json"
 UNSURE = 255  # confidence of pixels that have no class
 
 
@@ -129,7 +131,7 @@ class LabelStore:
         Raises:
             HsiclustError: It is gone, or that of another run.
         """
-        if _attributes(self.path).get("run") != run:
+        if _run_of(self.path, stamp(self.path / _RECORD)) != run:
             raise HsiclustError(f"{self.path}: is gone, or the store of another run by now")
 
     def missing(self) -> list[int]:
@@ -222,7 +224,7 @@ class LabelStore:
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)
         same = attributes.get("run") == run and attributes.get("reading") == asdict(self.reading)
-        return same and all(is_there(self.path / name / "zarr.json") for name in _ARRAYS)
+        return same and all(is_there(self.path / name / _RECORD) for name in _ARRAYS)
 
     def _array(self, name: str) -> Any:
         return _opened(self, name)
@@ -232,6 +234,12 @@ class LabelStore:
 def _opened(store: LabelStore, name: str) -> Any:
     """An array of a store; one opened earlier knows no more than what the store itself says."""
     return open_array(store.path, name, "r+")
+
+
+@functools.lru_cache(maxsize=4)
+def _run_of(path: Location, _stamp: tuple[object, ...]) -> str | None:
+    """The run of a store whose record is in this state: it is asked before each tile."""
+    return _attributes(path).get("run")
 
 
 def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:

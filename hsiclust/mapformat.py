@@ -21,6 +21,9 @@ _DRIVER_OF_SUFFIX: dict[str, Driver] = {
     "": "ENVI",
 }
 
+# Creation options that say how bytes are stored, and nothing about overviews.
+_OF_STORAGE = frozenset({"COMPRESS", "LEVEL", "PREDICTOR", "NUM_THREADS", "BIGTIFF"})
+
 
 @dataclass(frozen=True)
 class MapFormat:
@@ -46,9 +49,19 @@ class MapFormat:
         if self.block < 1:
             raise UsageError(f"blocks of {self.block} pixels are empty")
 
+    @property
+    def side(self) -> int:
+        """Side of the map's blocks."""
+        return self.block if self.block % 16 == 0 and self.block >= 128 else 512
+
+    @property
+    def plain_overviews(self) -> bool:
+        """Whether the map has overviews that nobody has asked anything of."""
+        return self.driver == "COG" and {key.upper() for key in self.creation} <= _OF_STORAGE
+
     def options(self, resampling: str) -> dict[str, str]:
-        """Creation options; `resampling` makes the overviews."""
-        side = str(self.block if self.block % 16 == 0 and self.block >= 128 else 512)
+        """Creation options; `resampling` makes the overviews that GDAL makes."""
+        side = str(self.side)
         # DEFLATE, because every reader has it; IF_SAFER, because the size of a compressed
         # file is not known before, and a classic TIFF that outgrows 4 GiB is lost.
         tiff = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS"}

@@ -5,9 +5,7 @@ A run that was killed goes on where it was when it is started again, and gives t
 
 from __future__ import annotations
 
-import functools
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
@@ -15,39 +13,27 @@ from pathlib import Path
 from time import perf_counter
 from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hsiclust import __version__
-from hsiclust.blockwise import TileLabeller
 from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
-from hsiclust.devices import own_stream, resolve_device
-from hsiclust.engine import Engine, opened, threads_here
+from hsiclust.devices import resolve_device
+from hsiclust.engine import Engine, opened
 from hsiclust.grid import Window
 from hsiclust.labeller import Labeller
-from hsiclust.labelmap import write_confidence, write_map
-from hsiclust.labelmodel import open_model
 from hsiclust.labels import LabelStore
-from hsiclust.legend import LABELS_TAG
 from hsiclust.location import store_location
-from hsiclust.mapformat import MapFormat, driver_for
-from hsiclust.modelfile import METHODS, file_digest
 from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, remove
-from hsiclust.prediction_plan import LabelJob, PredictPlan, confidence_path
+from hsiclust.prediction_plan import PredictPlan
 from hsiclust.predictoptions import PredictOptions
-from hsiclust.sources import open_source
-from hsiclust.strips import SceneStrips, StoredStrips, StripSource
-from hsiclust.tilegrid import Tile, TileGrid
-from hsiclust.tiles import TileStore
+from hsiclust.runmaps import drafts
+from hsiclust.tilegrid import RowsDone, Tile, TileGrid
 from hsiclust.trial import fastest
+from hsiclust.workbench import label_strip
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
-_OPENING = threading.Lock()
 _TRIAL_BLOCKS = 4
 
 
@@ -139,8 +125,10 @@ def predict(
     store = new_store(plan)
     with all_locked(plan.written):
         store.open_or_create(job.run, options.overwrite)
-        done = label_strips(plan, store, range(len(job.reading)), progress, engine)
-        confidence = write_maps(plan, store, options)
+        with drafts(plan, store, options) as maps:
+            strips = range(len(job.reading))
+            done = label_strips(plan, store, strips, progress, engine, maps.advance)
+            maps.publish()
         store.remove()
         remove(plan.marks)
     if done.labelled == 0 and not done.resumed:
@@ -151,7 +139,7 @@ def predict(
         )
     return Prediction(
         map=output,
-        confidence=confidence,
+        confidence=maps.confidence,
         pixels=job.tiles.area.pixels,
         labelled=done.labelled,
         tiles=done.tiles,
@@ -176,6 +164,7 @@ def label_strips(
     strips: range,
     progress: Progress | None = None,
     engine: Engine | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> Labelling:
     """Label what is missing of some strips, into the store.
 
@@ -185,12 +174,18 @@ def label_strips(
         strips: Neighbouring strips.
         progress: Called with tiles done and tiles in all.
         engine: Workers that are ready; as the plan says when None.
+        advance: Called with the rows of the area that are labelled without a gap.
 
     Raises:
         HsiclustError: A strip failed for good.
     """
-    job = replace(plan.job, reading=store.reading, precision=cast(Precision, store.precision))
     missing = set(store.missing())
+    job = replace(
+        plan.job,
+        reading=store.reading,
+        precision=cast(Precision, store.precision),
+        begun=len(missing) < len(store.tiles),
+    )
     tiles = {strip: job.reading.tiles_of(strip) for strip in strips}
     todo = {strip: len(missing.intersection(of)) for strip, of in tiles.items()}
     todo = {strip: count for strip, count in todo.items() if count}
@@ -198,7 +193,7 @@ def label_strips(
     done = resumed = count - sum(todo.values())
     if resumed:
         log.info("going on with an earlier run: %d of %d tiles done", resumed, count)
-    labelled, clock = 0, Clock()
+    labelled, clock, rows = 0, Clock(), RowsDone(job.tiles, missing)
     if todo:
         with _engine_of(plan, engine) as ready:
             limit = plan.run.in_flight
@@ -208,6 +203,8 @@ def label_strips(
                 clock.add(found.clock)
                 if progress is not None:
                     progress(done, count)
+                if advance is not None:
+                    advance(rows.after(tiles[strip]))
     return Labelling(count, resumed, labelled, clock)
 
 
@@ -215,55 +212,6 @@ def _engine_of(plan: PredictPlan, engine: Engine | None) -> AbstractContextManag
     if engine is not None:
         return nullcontext(engine)
     return opened(plan.engine.limited_to(plan.run.in_flight))
-
-
-@dataclass(frozen=True)
-class LabelledStrip:
-    """What a worker says of a strip.
-
-    Attributes:
-        labelled: Pixels that got a class.
-        clock: Where the time went.
-    """
-
-    labelled: int
-    clock: Clock
-
-
-def label_strip(job: LabelJob, index: int) -> LabelledStrip:
-    """Read a strip, label its missing tiles and write them."""
-    source, label, store = _workbench(job)
-    missing = store.missing_of(job.reading.tiles_of(index))
-    clock, labelled = Clock(), 0
-    with own_stream(resolve_device(job.device)), source.open(index, clock) as strip:
-        for number in missing:
-            tile = job.tiles[number]
-            with clock.during("computing"):
-                labels = label(strip, tile)
-            with clock.during("writing"):
-                store.refuse_other(job.run)
-                store.write(tile, labels.classes, labels.confidence)
-            labelled += int((labels.classes > 0).sum())
-    return LabelledStrip(labelled, clock)
-
-
-def _workbench(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
-    """What a job needs, opened once a process; threads that come first wait for each other."""
-    with _OPENING:
-        return _opened(job)
-
-
-@functools.lru_cache(maxsize=2)
-def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
-    device = resolve_device(job.device)
-    model = open_model(Path(job.model))
-    labeller = model.labeller(device, job.precision, job.confidence)
-    label = TileLabeller(labeller, job.block)
-    source = open_source(job.source, job.nodata, model, device)
-    store = LabelStore(store_location(job.labels), job.reading, job.precision)
-    if isinstance(source, TileStore):
-        return StoredStrips(source, job.reading, model.halo), label, store
-    return SceneStrips(source, job.reading, threads_here(job.threads)), label, store
 
 
 def _tried(plan: PredictPlan) -> Precision:
@@ -288,34 +236,3 @@ def _trial_tiles(plan: PredictPlan) -> list[Tile]:
         area.row + (area.rows - rows) // 2, area.col + (area.cols - cols) // 2, rows, cols
     )
     return list(TileGrid(plan.source.grid.window, middle, side, side, plan.model.halo))
-
-
-def write_maps(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Path | None:
-    """Write the maps from the finished store; returns the confidence map."""
-    tags = {
-        "TIFFTAG_SOFTWARE": f"hsiclust {__version__}",
-        "HSICLUST_VERSION": __version__,
-        "HSICLUST_METHOD": plan.model.method,
-        LABELS_TAG: "classes" if METHODS[plan.model.method].supervised else "clusters",
-        "HSICLUST_CLASSES": str(len(plan.model.classes)),
-        "HSICLUST_MODEL_SHA256": file_digest(Path(plan.job.model)),
-        "HSICLUST_SCENE": Path(plan.job.source).name,
-    }
-    form = MapFormat(driver_for(plan.output, options.driver), 512, options.creation, tags)
-    confidence = None
-    if options.confidence:
-        confidence = confidence_path(plan.output)
-        write_confidence(_ConfidenceOf(store), plan.grid, confidence, form)
-    write_map(store, plan.grid, plan.output, plan.model.classes, form)
-    return confidence
-
-
-@dataclass(frozen=True)
-class _ConfidenceOf:
-    """The confidence of a label store, read like labels."""
-
-    store: LabelStore
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """Confidence of a window, `(row, col)`."""
-        return self.store.read_confidence(window)

@@ -62,6 +62,7 @@ class LabelJob:
         threads: Strips at work at once in one process.
         block: Side of the squares that the network sees at once.
         precision: What the network computes in.
+        begun: Whether an earlier run has labelled some of it: a worker then looks what.
     """
 
     source: str
@@ -75,6 +76,7 @@ class LabelJob:
     threads: int
     block: int
     precision: Precision
+    begun: bool = False
 
     @property
     def tiles(self) -> TileGrid:

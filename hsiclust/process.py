@@ -18,39 +18,38 @@ _COLLECT_AFTER = 10_000
 
 
 def prepare_process() -> None:
-    """Let waiting threads sleep and share one heap; call it before torch is imported.
+    """Let waiting threads sleep, share one heap and keep freed memory; call it before torch comes.
 
     OpenMP's threads spin while they wait, which stalls a machine that others use as well. The C
     library gives each thread a heap, and each keeps its own worst moment: with one the peak of
-    memory is a fifth lower, and no longer grows with the scene. The garbage collector stops every
-    thread; it looks seldom, and not at all when the process ends, which then takes 0.1 s, not 0.5.
+    memory is a fifth lower, and no longer grows with the scene. It also gives every large block
+    back to the kernel when it is freed, and faults it in again page by page for the next tensor:
+    that is half of a training step, and a twentieth of a labelling. The garbage collector stops
+    every thread; it looks seldom, and not at all when the process ends, which then takes 0.1 s,
+    not 0.5.
     """
     _collect_seldom()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for worker processes
     _mallopt(_M_ARENA_MAX, 1)
-
-
-def keep_freed_memory() -> None:
-    """Keep freed memory for the next tensor, for training.
-
-    By default the C library gives every large block back to the kernel when it is freed, and
-    faults it in again page by page for the next tensor: that is half of a training step.
-    Labelling does without: there the peak of memory counts for more.
-    """
-    _mallopt(_M_MMAP_THRESHOLD, 2**30)
-    _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    _keep_freed_memory()
 
 
 def dask_setup(_worker: object) -> None:
     """Called by Dask in each worker process: Ctrl-C is for the command, which ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _collect_seldom()
+    _keep_freed_memory()
 
 
 def _collect_seldom() -> None:
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
+
+
+def _keep_freed_memory() -> None:
+    _mallopt(_M_MMAP_THRESHOLD, 2**30)
+    _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _mallopt(parameter: int, value: int) -> None:

@@ -22,9 +22,10 @@ from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, locked, remove
-from hsiclust.prediction import Prediction, Progress, label_strips, new_store, write_maps
+from hsiclust.prediction import Prediction, Progress, label_strips, new_store
 from hsiclust.prediction_plan import PredictPlan
 from hsiclust.predictoptions import PredictOptions
+from hsiclust.runmaps import drafts
 
 # Seconds in which another shard has made the store, or a run that ends has let go of its lock.
 _PATIENCE = 10.0
@@ -163,12 +164,13 @@ def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
             raise HsiclustError(f"{output}: no shard of this scene and model was started")
         if missing := store.reading.strips_of(store.missing()):
             raise HsiclustError(f"{output}: {_missing(missing, len(store.reading), plan.marks)}")
-        confidence = write_maps(plan, store, options)
+        with drafts(plan, store, options) as maps:
+            maps.publish()
         store.remove()
         remove(plan.marks)
     return Prediction(
         map=output,
-        confidence=confidence,
+        confidence=maps.confidence,
         pixels=store.tiles.area.pixels,
         labelled=0,
         tiles=len(store.tiles),

@@ -1,4 +1,4 @@
-"""One run of tasks: who works, what each was given, and what becomes of it when a worker goes."""
+"""One run of tasks at Dask's workers: what each was given, and what is done when one goes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
+from hsiclust.crew import named_failure
 from hsiclust.errors import ClusterError, HsiclustError
 from hsiclust.runs import Runs
 
 Submit = Callable[[int, str], Any]
 """Gives an index to a worker; returns the future of its result."""
 
-RETRIES = 2
 # Tasks given to each thread: one to work on and one that waits, so that no thread is idle.
 _AHEAD = 2
 # Seconds between two looks at who works.
@@ -174,15 +174,11 @@ def _failure(part: str, future: Any) -> HsiclustError:
     if future.status == "cancelled":
         return ClusterError(_GONE)
     error = future.exception()
-    message = f"{part}: {error}"
-    failed = type(error) if isinstance(error, HsiclustError) else HsiclustError
     if isinstance(error, KilledWorker):
-        message = _killed(part)
-    elif not isinstance(error, HsiclustError):
-        message = f"{part} failed {RETRIES + 1} times: {type(error).__name__}: {error}"
-    wrapped = failed(message)
-    wrapped.__cause__ = error
-    return wrapped
+        failure = HsiclustError(_killed(part))
+        failure.__cause__ = error
+        return failure
+    return named_failure(part, error)
 
 
 def _killed(part: str) -> str:

@@ -8,7 +8,7 @@ reflect-padded scene has there. That is why labels do not depend on the tile siz
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -146,6 +146,28 @@ class TileGrid:
             min(self.tile_rows, self.area.row_stop - row),
             min(self.tile_cols, self.area.col_stop - col),
         )
+
+
+class RowsDone:
+    """How many rows of an area are done without a gap, while its tiles are done in any order.
+
+    Args:
+        tiles: How the area is cut.
+        missing: Tiles that are not done yet.
+    """
+
+    def __init__(self, tiles: TileGrid, missing: Iterable[int]) -> None:
+        self._tiles = tiles
+        self._missing = set(missing)
+        self._first = 0
+
+    def after(self, done: Iterable[int]) -> int:
+        """Rows, from the first of the area, when these tiles are done as well."""
+        self._missing.difference_update(done)
+        while self._first < len(self._tiles) and self._first not in self._missing:
+            self._first += 1
+        rows = self._first // self._tiles.across * self._tiles.tile_rows
+        return min(rows, self._tiles.area.rows)
 
 
 def even_tile_size(length: int, largest: int) -> int:

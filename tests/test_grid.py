@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.spread import spread_windows
-from hsiclust.tilegrid import TileGrid, even_tile_size, pad_reflect, reflect_indices
+from hsiclust.tilegrid import RowsDone, TileGrid, even_tile_size, pad_reflect, reflect_indices
 
 
 @st.composite
@@ -174,3 +176,24 @@ def test_tiles_hold_the_pixels_of_their_cores(grid: TileGrid) -> None:
 def test_tiles_meet_a_window_where_their_cores_do(grid: TileGrid, window: Window) -> None:
     wanted = [tile for tile in grid if tile.core.shared_with(window) is not None]
     assert list(grid.meeting(window)) == wanted
+
+
+@given(tile_grids(), st.randoms(use_true_random=False), st.integers(0, 100))
+def test_rows_are_done_when_all_tiles_on_and_above_them_are(
+    grid: TileGrid, chance: random.Random, before: int
+) -> None:
+    order = list(range(len(grid)))
+    chance.shuffle(order)
+    done = set(order[:before])
+    rows = RowsDone(grid, order[before:])
+    assert rows.after(()) == _whole_rows(grid, done)
+    for index in order[before:]:
+        done.add(index)
+        assert rows.after([index]) == _whole_rows(grid, done)
+    assert rows.after(()) == grid.area.rows
+
+
+def _whole_rows(grid: TileGrid, done: set[int]) -> int:
+    """Rows of the area above the first pixel of a tile that is not done."""
+    missing = [tile.core.row for tile in grid if tile.index not in done]
+    return min(missing, default=grid.area.row_stop) - grid.area.row

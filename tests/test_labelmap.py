@@ -19,7 +19,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from hsiclust.errors import HsiclustError, InputError, OutputExistsError, UsageError
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.labelmap import write_confidence, write_map
+from hsiclust.labelmap import label_draft, write_confidence, write_map
 from hsiclust.legend import category_names, describe_map, read_classes
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.palette import MOST_CLASSES, Classes, class_colours
@@ -345,6 +345,42 @@ def test_creation_options_go_before_the_defaults(tmp_path):
     with rasterio.open(path) as dataset:
         assert dataset.compression.value == "LZW"
         assert dataset.overviews(1) == []
+
+
+@pytest.mark.parametrize(
+    ("creation", "count"),
+    [({"COMPRESS": "LZW"}, 2), ({"OVERVIEW_COUNT": "1"}, 1), ({"blocksize": "256"}, 1)],
+)
+def test_who_asks_for_overviews_gets_those(tmp_path, creation, count):
+    path = put(tmp_path / "map.tif", block=128, creation=creation)
+    with rasterio.open(path) as dataset:
+        assert len(dataset.overviews(1)) == count
+    assert cog_validate(path, strict=True, quiet=True)[0]
+
+
+def test_a_map_that_comes_bit_by_bit_has_the_same_bytes(tmp_path):
+    whole = put(tmp_path / "whole.tif", block=128).read_bytes()
+    source = Labels(random_labels())
+    with label_draft(source, GRID, tmp_path / "map.tif", CLASSES, MapFormat(block=128)) as draft:
+        for rows in (0, 100, 128, 140, 299):
+            draft.advance(rows)
+            assert sum(window.rows for window in source.asked) == rows // 128 * 128
+            assert names_in(tmp_path) == [
+                ".map.tif.partial",
+                "whole.tif",
+                "whole.tif.aux.xml",
+            ]
+        draft.publish()
+    assert (tmp_path / "map.tif").read_bytes() == whole
+    assert not (tmp_path / ".map.tif.partial").exists()
+
+
+def test_a_draft_that_is_given_up_leaves_nothing(tmp_path):
+    source = Labels(random_labels())
+    with label_draft(source, GRID, tmp_path / "map.tif", CLASSES, MapFormat(block=128)) as draft:
+        draft.advance(200)
+        assert names_in(tmp_path) == [".map.tif.partial"]
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("room", [60_000, 125_000])

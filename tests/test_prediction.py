@@ -21,7 +21,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
-from hsiclust.prediction import label_strip, new_store
+from hsiclust.prediction import new_store
 from hsiclust.prediction import predict as run_prediction
 from hsiclust.prediction_plan import plan_prediction
 from hsiclust.predictoptions import PredictOptions
@@ -32,6 +32,7 @@ from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train
 from hsiclust.trainoptions import TrainOptions
 from hsiclust.trial import Trial
+from hsiclust.workbench import label_strip
 
 HERE = PredictOptions(device="cpu", engine=EngineOptions(threads=2))
 

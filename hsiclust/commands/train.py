@@ -33,7 +33,6 @@ from hsiclust.parameters import (
     engine_of,
     value_of,
 )
-from hsiclust.process import keep_freed_memory
 from hsiclust.stopping import StopBetweenSteps
 
 if TYPE_CHECKING:
@@ -128,7 +127,6 @@ def train(
 ) -> None:
     """Fit a model to one or many scenes."""
     console.log_to_stderr(quiet, verbose)
-    keep_freed_memory()
     from hsiclust.api import TrainOptions
     from hsiclust.api import train as run
 
