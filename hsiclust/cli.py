@@ -37,7 +37,7 @@ from hsiclust.parameters import (
     bounds_of,
     engine_of,
 )
-from hsiclust.process import prepare_process
+from hsiclust.process import end_process, prepare_process
 from hsiclust.scorecard import scorecard
 from hsiclust.stopping import stop_on_sigterm
 
@@ -226,11 +226,17 @@ def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
     prepare_process()
     stop_on_sigterm()
+    end_process(_exit_code())
+
+
+def _exit_code() -> int:
     try:
         app()
+    except SystemExit as ended:  # how Typer ends, in any case
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except (HsiclustError, OSError, MemoryError) as error:
         if "--debug" in sys.argv:
             raise
         console.say(f"hsiclust: {console.one_line(error)}")
-        sys.exit(error.exit_code if isinstance(error, HsiclustError) else 1)
-    sys.exit(0)
+        return error.exit_code if isinstance(error, HsiclustError) else 1
+    return 0

@@ -31,6 +31,18 @@ class _Failed:
     error: BaseException
 
 
+class _Hand(threading.Thread):
+    """A thread of a crew; it does not keep the process from ending."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(target=work, daemon=True)
+
+
+def still_at_work() -> bool:
+    """Whether a thread of a run that was stopped has not come to its end yet."""
+    return any(isinstance(thread, _Hand) for thread in threading.enumerate())
+
+
 class Crew(Generic[_Result]):
     """Threads at work on one run.
 
@@ -49,10 +61,7 @@ class Crew(Generic[_Result]):
         self._todo = deque(indices)
         self._count = len(indices)
         self._done: SimpleQueue[tuple[int, _Result | _Failed]] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._follow, name=f"hsiclust-{number}", daemon=True)
-            for number in range(min(threads, len(indices)))
-        ]
+        self._threads = [_Hand(self._follow) for _ in range(min(threads, len(indices)))]
 
     def work(self) -> Generator[tuple[int, _Result]]:
         """Indices and results in the order in which they are done.

@@ -8,6 +8,9 @@ import gc
 import os
 import signal
 import sys
+from typing import NoReturn
+
+from hsiclust.crew import still_at_work
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -33,6 +36,19 @@ def prepare_process() -> None:
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for worker processes
     _mallopt(_M_ARENA_MAX, 1)
     _keep_freed_memory()
+
+
+def end_process(code: int) -> NoReturn:
+    """End with this exit status, as Python ends, unless a tile is still being worked on.
+
+    Python ends threads where they ask for its interpreter next. In torch that is in the middle of
+    C++, which aborts the process; and a tile may take minutes.
+    """
+    if still_at_work():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def dask_setup(_worker: object) -> None:

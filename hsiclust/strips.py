@@ -26,6 +26,9 @@ from hsiclust.readplan import ReadPlan
 from hsiclust.tilegrid import Tile, TileGrid, even_tile_size, pad_reflect_rows, reflect_indices
 from hsiclust.tiles import TileStore
 
+# The system is told so many steps ahead what will be read. Where a step is 200 stretches of a file
+# (BSQ), telling it of four delays those that read now: 3 % of a labelling from a cold disk.
+_READ_AHEAD = 2
 # Steps that are kept, beside one a thread, although no strip is at work on them: where an earlier
 # run has labelled some strips, nobody comes to use theirs.
 _KEPT = 1
@@ -81,14 +84,13 @@ class SceneStrips:
     Args:
         source: What is read.
         plan: In which steps.
-        ahead: Strips that are at work at the same time: so far ahead the system is told what
-            will be read.
+        threads: Strips that are at work at the same time.
     """
 
-    def __init__(self, source: SceneComponents, plan: ReadPlan, ahead: int) -> None:
+    def __init__(self, source: SceneComponents, plan: ReadPlan, threads: int) -> None:
         self.source = source
         self.plan = plan
-        self.ahead = ahead
+        self.threads = threads
         # Above each step there is room for what the strip below its first row needs of the last.
         self._head = 2 * plan.tiles.halo
         self._steps: dict[int, _Step] = {}
@@ -169,8 +171,8 @@ class SceneStrips:
                 held = self._held(number)
                 room = step.room = self._room(self._head + held.rows, held.cols)
         # The system reads on while this step is worked on.
-        if first and number + self.ahead < self.plan.count:
-            self.source.scene.prefetch(self.plan.step(number + self.ahead))
+        if first and number + _READ_AHEAD < self.plan.count:
+            self.source.scene.prefetch(self.plan.step(number + _READ_AHEAD))
         return part, room
 
     def _count(self, number: int, step: _Step, room: Components, clock: Clock) -> None:
@@ -196,7 +198,7 @@ class SceneStrips:
                 if step.left <= 0 or not step.found.done():
                     self._forget(number)
             kept = [number for number in idle if number in self._steps]
-            for number in kept[: -self.ahead - _KEPT]:
+            for number in kept[: -self.threads - _KEPT]:
                 self._forget(number)
             if not self._steps:  # the end of a run; the next one may be of another scene
                 self._rooms.clear()

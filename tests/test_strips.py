@@ -65,8 +65,8 @@ def plan_of(rows: int = 10, cols: int = 41, panel: int = 1, block: int = 1) -> R
     return ReadPlan.of(TileGrid(scene, scene, rows, cols, 4), panel, block)
 
 
-def strips_of(source: FakeSource, plan: ReadPlan, ahead: int = 1) -> SceneStrips:
-    return SceneStrips(source, plan, ahead)  # type: ignore[arg-type]
+def strips_of(source: FakeSource, plan: ReadPlan, threads: int = 1) -> SceneStrips:
+    return SceneStrips(source, plan, threads)  # type: ignore[arg-type]
 
 
 def check_strip(strips: SceneStrips, plan: ReadPlan, index: int) -> None:
@@ -86,7 +86,7 @@ def check_strip(strips: SceneStrips, plan: ReadPlan, index: int) -> None:
 @pytest.mark.parametrize("block", [1, 3, 16, 50])
 def test_each_pixel_is_read_once(threads: int, block: int) -> None:
     source, plan = FakeSource(), plan_of(block=block)
-    strips = strips_of(source, plan, ahead=threads)
+    strips = strips_of(source, plan, threads=threads)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda index: check_strip(strips, plan, index), range(len(plan))))
     assert (source.reads == 1).all()
@@ -132,9 +132,9 @@ def test_what_nobody_comes_to_use_is_forgotten() -> None:
 
 def test_what_comes_is_told_ahead() -> None:
     source, plan = FakeSource(), plan_of()
-    strips = strips_of(source, plan, ahead=3)
+    strips = strips_of(source, plan)
     check_strip(strips, plan, 0)
-    assert source.scene.ahead == [plan.step(3), plan.step(4)]
+    assert source.scene.ahead == [plan.step(2), plan.step(3)]
 
 
 def test_a_step_that_fails_is_read_again() -> None:
@@ -170,7 +170,7 @@ def test_a_step_is_read_by_all_who_need_it() -> None:
             super().fill(room, window, clock)
 
     source = Slow()
-    strips = strips_of(source, plan, ahead=2)
+    strips = strips_of(source, plan, threads=2)
     assert len(source.parts(plan.step(1))) == 2
     assert {0, 1} <= set(plan.users_of(1))
     with ThreadPoolExecutor(2) as pool:
@@ -193,7 +193,7 @@ def test_a_part_that_fails_fails_all_who_wait() -> None:
             super().fill(room, window, clock)
 
     source = Torn()
-    strips = strips_of(source, plan, ahead=2)
+    strips = strips_of(source, plan, threads=2)
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(check_strip, strips, plan, 0)
         assert begun.wait(20)
