@@ -18,7 +18,7 @@ from hsiclust.errors import HsiclustError
 
 RETRIES = 2
 # Seconds for what is at work to come to its end when a run is stopped. A thread that takes longer
-# ends with its tile, or with the process.
+# ends with what it is at.
 _END_WITHIN = 5.0
 
 _Result = TypeVar("_Result")
@@ -32,10 +32,7 @@ class _Failed:
 
 
 class _Hand(threading.Thread):
-    """A thread of a crew; it does not keep the process from ending."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        super().__init__(target=work, daemon=True)
+    """A thread of a crew. Python waits for it: one that ends within torch aborts the process."""
 
 
 def still_at_work() -> bool:
@@ -61,7 +58,8 @@ class Crew(Generic[_Result]):
         self._todo = deque(indices)
         self._count = len(indices)
         self._done: SimpleQueue[tuple[int, _Result | _Failed]] = SimpleQueue()
-        self._threads = [_Hand(self._follow) for _ in range(min(threads, len(indices)))]
+        self._over = False
+        self._threads = [_Hand(target=self._follow) for _ in range(min(threads, len(indices)))]
 
     def work(self) -> Generator[tuple[int, _Result]]:
         """Indices and results in the order in which they are done.
@@ -82,7 +80,8 @@ class Crew(Generic[_Result]):
             self._stop()
 
     def _stop(self) -> None:
-        """Begin nothing more; wait a little for what is at work."""
+        """Begin nothing more, and nothing again; wait a little for what is at work."""
+        self._over = True
         self._todo.clear()
         limit = monotonic() + _END_WITHIN
         for thread in self._threads:
@@ -106,7 +105,7 @@ class Crew(Generic[_Result]):
             try:
                 return self._task(index)
             except BaseException as error:  # noqa: BLE001 - raised where the results are awaited
-                if not tries:
+                if not tries or self._over:
                     return _Failed(error)
                 tries -= 1
 

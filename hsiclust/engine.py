@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +46,7 @@ class Engine:
         indices: Sequence[int],
         unit: str = "tile",
         threads: int | None = None,
-    ) -> Iterator[tuple[int, _Result]]:
+    ) -> Generator[tuple[int, _Result]]:
         """Run `task(job, index)` for each index, as `run_tiles` does.
 
         Args:

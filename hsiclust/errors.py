@@ -6,6 +6,9 @@ what failed, which file, which value, and what to do about it.
 
 from __future__ import annotations
 
+# What a message ends with where a run was stopped in the middle.
+GO_ON = "what is done is kept, the same command goes on"
+
 
 class HsiclustError(Exception):
     """Work that could not be done; base of every expected failure."""

@@ -26,18 +26,21 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; rasterio names it nowhere else
 from rasterio.errors import RasterioError
 
-from hsiclust.errors import HsiclustError, UsageError
+from hsiclust.errors import HsiclustError, OutputBusyError, UsageError
 from hsiclust.georef import check_grid, make_exact
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.mapformat import MapFormat, refuse_header_of_another
 from hsiclust.mapvrt import Layer, write_vrt
 from hsiclust.output import remove
 from hsiclust.palette import Classes
-from hsiclust.pyramid import Pyramid, levels_of, mean_of_known, most_frequent
+from hsiclust.pyramid import UNKNOWN, Pyramid, levels_of, mean_of_known, most_frequent
 from hsiclust.rasters import innermost_message, open_raster
 
-_UNSURE = 255  # confidence of pixels that have no class
 _GDAL_CACHE_BYTES = 64 * 2**20
+# Pixels that are taken at once, of a wide map.
+_TAKEN_PIXELS = 2**23
+# How we make overviews where GDAL is told to resample.
+_MERGING = {"MODE": most_frequent, "AVERAGE": mean_of_known}
 
 
 class LabelSource(Protocol):
@@ -64,15 +67,14 @@ def label_draft(
         UsageError: An ENVI header would replace that of another file.
         HsiclustError: Nothing can be written there.
     """
-    layer = Layer("MODE", most_frequent, 0, len(classes), classes)
-    return MapDraft(source, grid, output, form, layer)
+    return MapDraft(source, grid, output, form, Layer("MODE", 0, len(classes), classes))
 
 
 def confidence_draft(
     source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat
 ) -> MapDraft:
     """Begin a confidence map: 0 to 100 per cent, nodata 255; else as `label_draft`."""
-    return MapDraft(source, grid, output, form, Layer("AVERAGE", mean_of_known, _UNSURE, 100, None))
+    return MapDraft(source, grid, output, form, Layer("AVERAGE", UNKNOWN, 100, None))
 
 
 def write_map(
@@ -131,7 +133,8 @@ class MapDraft:
         self._rows = 0
         self._checksum = 0
         shapes = levels_of(grid.rows, grid.cols, form.side) if form.plain_overviews else []
-        self._pyramid = Pyramid(self._folder, shapes, layer.halving)
+        merging = _MERGING[layer.resampling]
+        self._pyramid = Pyramid(self._folder, (grid.rows, grid.cols), shapes, merging)
 
     def __enter__(self) -> MapDraft:
         with self._failures():
@@ -157,14 +160,12 @@ class MapDraft:
             UsageError: What the source gives are no labels of this map.
             HsiclustError: They cannot be written.
         """
-        block = self._form.block
-        while self._rows < self._grid.rows:
-            stop = min(self._rows + block, self._grid.rows)
-            if stop > rows:
+        for window in _strips(self._grid, self._form.block, self._rows):
+            if window.row_stop > rows:
                 return
             with self._failures():
-                self._take(Window(self._rows, 0, stop - self._rows, self._grid.cols))
-            self._rows = stop
+                self._take(window)
+            self._rows = window.row_stop
 
     def publish(self) -> None:
         """Take the rest, make the map and move it to its name, in place of what is there.
@@ -190,6 +191,7 @@ class MapDraft:
             check_grid(made, output, grid, form.driver)
             _check_values(made, grid, form.block, self._checksum)
             _publish(made, output)
+            remove(self._folder)
 
     def _take(self, window: Window) -> None:
         values = self._source.read(window)
@@ -201,6 +203,8 @@ class MapDraft:
         data = values.tobytes()
         self._checksum = zlib.crc32(data, self._checksum)
         with self._raw.open("ab") as file:
+            if file.tell() != window.row * window.cols:
+                raise OutputBusyError(f"{self._output}: another run is writing it")
             file.write(data)
         self._pyramid.add(values)
 
@@ -216,8 +220,10 @@ class MapDraft:
             ) from error
 
 
-def _strips(grid: PixelGrid, rows: int) -> Iterator[Window]:
-    for row in range(0, grid.rows, rows):
+def _strips(grid: PixelGrid, block: int, start: int = 0) -> Iterator[Window]:
+    """Rows of blocks from a row on; of a wide map fewer rows at once."""
+    rows = max(1, min(block, _TAKEN_PIXELS // grid.cols))
+    for row in range(start, grid.rows, rows):
         yield Window(row, 0, min(rows, grid.rows - row), grid.cols)
 
 

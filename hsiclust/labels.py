@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.errors import BaseZarrError
 
-from hsiclust.errors import HsiclustError, OutputExistsError
+from hsiclust.errors import GO_ON, HsiclustError, OutputExistsError
 from hsiclust.grid import Window
 from hsiclust.location import (
     Location,
@@ -131,7 +131,11 @@ class LabelStore:
         Raises:
             HsiclustError: It is gone, or that of another run.
         """
-        if _run_of(self.path, stamp(self.path / _RECORD)) != run:
+        try:
+            same = _run_of(self.path, stamp(self.path / _RECORD)) == run
+        except LookupError:
+            same = False
+        if not same:
             raise HsiclustError(f"{self.path}: is gone, or the store of another run by now")
 
     def missing(self) -> list[int]:
@@ -161,8 +165,7 @@ class LabelStore:
                 self._array("done")[tile.index] = 1
         except OSError as error:
             raise HsiclustError(
-                f"{self.path}: labels cannot be written: {error.strerror or error}; "
-                "what is done is kept, the same command goes on"
+                f"{self.path}: labels cannot be written: {error.strerror or error}; {GO_ON}"
             ) from error
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -237,9 +240,16 @@ def _opened(store: LabelStore, name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _run_of(path: Location, _stamp: tuple[object, ...]) -> str | None:
-    """The run of a store whose record is in this state: it is asked before each tile."""
-    return _attributes(path).get("run")
+def _run_of(path: Location, stamped: tuple[object, ...]) -> str:
+    """The run of a store whose record is in this state: it is asked before each tile.
+
+    Raises:
+        LookupError: There is none, or it could not be read: that is not remembered.
+    """
+    run = _attributes(path).get("run") if stamped else None
+    if run is None:
+        raise LookupError
+    return str(run)
 
 
 def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from hsiclust.grid import PixelGrid
 from hsiclust.mapformat import Driver, MapFormat
 from hsiclust.palette import UNCLASSIFIED, Classes
-from hsiclust.pyramid import Halving, Level
+from hsiclust.pyramid import Level
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,12 @@ class Layer:
 
     Attributes:
         resampling: How GDAL makes overviews.
-        halving: How we do.
         nodata: Value of pixels that have none.
         largest: Largest value.
         classes: Names and colours, where the values are classes.
     """
 
     resampling: str
-    halving: Halving
     nodata: int
     largest: int
     classes: Classes | None

@@ -27,7 +27,7 @@ _WIDEST_TILE = 4096
 _NARROWEST_PANEL = 512
 # Steps that are in memory beside one for each strip at work: above them, and kept for the next.
 _MORE_STEPS = 3
-# What the interpreter, torch, Dask and GDAL take before the first pixel.
+# What the interpreter, torch, GDAL and, in a worker process, Dask take before the first pixel.
 _BASE_BYTES = 640 * 2**20
 # The same on a CUDA device.
 _DEVICE_BASE_BYTES = 768 * 2**20

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -195,10 +195,11 @@ def label_strips(
         log.info("going on with an earlier run: %d of %d tiles done", resumed, count)
     labelled, clock, rows = 0, Clock(), RowsDone(job.tiles, missing)
     if todo:
-        with _engine_of(plan, engine) as ready:
-            limit = plan.run.in_flight
-            for strip, found in ready.run(label_strip, job, list(todo), "strip", limit):
-                # Counted here: what a worker that died had done of a strip is not done again.
+        with ExitStack() as stack:
+            ready = stack.enter_context(_engine_of(plan, engine))
+            work = ready.run(label_strip, job, list(todo), "strip", plan.run.in_flight)
+            # Whatever ends this, the work ends before what it works on is gone.
+            for strip, found in stack.enter_context(closing(work)):
                 done, labelled = done + todo[strip], labelled + found.labelled
                 clock.add(found.clock)
                 if progress is not None:

@@ -108,11 +108,12 @@ class PredictPlan:
 
     @property
     def written(self) -> list[Path]:
-        """What this run alone may write: the map, and a store that has a name of its own."""
+        """What this run alone may write: its maps, and a store that has a name of its own."""
+        maps = [self.output, *([confidence_path(self.output)] if self.job.confidence else [])]
         store = store_location(self.job.labels)
         if not isinstance(store, Path) or store == _hidden_labels(self.output):
-            return [self.output]
-        return [self.output, store]
+            return maps
+        return [*maps, store]
 
     @property
     def marks(self) -> Path:

@@ -39,10 +39,9 @@ def prepare_process() -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End with this exit status, as Python ends, unless a tile is still being worked on.
+    """End with this exit status; at once where a tile is still being worked on.
 
-    Python ends threads where they ask for its interpreter next. In torch that is in the middle of
-    C++, which aborts the process; and a tile may take minutes.
+    Python would wait for it, and it may take minutes.
     """
     if still_at_work():
         sys.stdout.flush()
@@ -64,7 +63,7 @@ def _collect_seldom() -> None:
 
 
 def _keep_freed_memory() -> None:
-    _mallopt(_M_MMAP_THRESHOLD, 2**30)
+    _mallopt(_M_MMAP_THRESHOLD, 2**25)
     _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 

@@ -5,18 +5,20 @@ GDAL makes them as well, but only of a whole map, on one thread, when all other 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-_UNKNOWN = 255
+UNKNOWN = 255  # confidence of pixels that have no class
 
 Values = NDArray[np.uint8]
-Halving = Callable[[Values], Values]
-"""Gives a raster of even height and width at half its size."""
+Shape = tuple[int, int]
+Merging = Callable[[Sequence[Values]], Values]
+"""Makes one raster of four of the same shape: the corners of each cell."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Level:
     cols: int
 
 
-def levels_of(rows: int, cols: int, smallest: int) -> list[tuple[int, int]]:
-    """Shapes of the overviews of a map, as GDAL's COG driver chooses them: odd edges are left out.
+def levels_of(rows: int, cols: int, smallest: int) -> list[Shape]:
+    """Shapes of the overviews of a map, those that GDAL's COG driver chooses.
 
     Args:
         rows: Height of the map.
@@ -57,65 +59,90 @@ class Pyramid:
 
     Args:
         folder: Where their files are made.
-        shapes: Of `levels_of`.
-        halving: Makes each level of the one before.
+        shape: Rows and columns of the map.
+        shapes: Of its overviews, as `levels_of` gives them.
+        merging: What becomes of the four corners of a cell.
     """
 
-    def __init__(self, folder: Path, shapes: list[tuple[int, int]], halving: Halving) -> None:
+    def __init__(
+        self, folder: Path, shape: Shape, shapes: Sequence[Shape], merging: Merging
+    ) -> None:
         self.levels = [
-            Level(folder / f"overview{number}.raw", *shape) for number, shape in enumerate(shapes)
+            Level(folder / f"overview{number}.raw", *of) for number, of in enumerate(shapes)
         ]
-        self._halving = halving
-        # A row of each level that waits for the one below it.
-        self._odd: list[Values | None] = [None] * len(shapes)
+        self._halves = [_Half(*pair) for pair in pairwise([shape, *shapes])]
+        self._merging = merging
 
     def add(self, values: Values) -> None:
         """Go on with the next rows of the map, `(row, col)`."""
-        for number, level in enumerate(self.levels):
-            odd = self._odd[number]
-            if odd is not None:
-                values = np.concatenate([odd, values])
-            even = len(values) // 2 * 2
-            self._odd[number] = values[even:].copy() if even < len(values) else None
-            values = self._halving(values[:even, : values.shape[1] // 2 * 2])
+        for level, half in zip(self.levels, self._halves, strict=True):
+            values = self._merging(half.corners(values))
             with level.file.open("ab") as file:
                 file.write(values.tobytes())
 
 
-def most_frequent(values: Values) -> Values:
-    """Of each two by two classes the most frequent; of several the first; 0 where all are 0.
+class _Half:
+    """Cuts a raster that comes row by row into cells of two by two pixels.
+
+    An odd edge makes some cells three pixels wide, so that the cells end where the raster ends, and
+    lie where a program that stretches the overview over the map draws them.
+
+    Args:
+        whole: Rows and columns of the raster.
+        half: Of the cells.
+    """
+
+    def __init__(self, whole: Shape, half: Shape) -> None:
+        self._rows, self._cols = (_ends(*each) for each in zip(whole, half, strict=True))
+        self._waiting = np.empty((0, whole[1]), np.uint8)
+        self._start = 0  # row of the raster that waits first
+        self._made = 0
+
+    def corners(self, values: Values) -> list[Values]:
+        """The four corners of the cells that are whole with these rows, upper left first."""
+        waiting = np.concatenate([self._waiting, values])
+        first, last = self._rows
+        whole = int(np.searchsorted(last, self._start + len(waiting)))
+        rows = [ends[self._made : whole] - self._start for ends in (first, last)]
+        found = [waiting[np.ix_(row, col)] for row in rows for col in self._cols]
+        used = int(last[whole - 1]) + 1 if whole else 0
+        self._waiting = waiting[used - self._start :].copy()
+        self._start, self._made = used, whole
+        return found
+
+
+def _ends(length: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First and last pixel of each cell along an axis."""
+    edges = np.arange(cells + 1) * length // cells
+    return edges[:-1], edges[1:] - 1
+
+
+def most_frequent(corners: Sequence[Values]) -> Values:
+    """The most frequent class of the corners; of several the first; 0 where all are 0.
 
     Unclassified pixels, 0, do not count.
     """
-    squares = list(_squares(values))
-    chosen = squares[0].copy()
+    chosen = corners[0].copy()
     most = np.zeros(chosen.shape, np.uint8)
-    for number, square in enumerate(squares):
+    for number, corner in enumerate(corners):
         # What equals one before was counted there.
         count = np.ones(chosen.shape, np.uint8)
-        for later in squares[number + 1 :]:
-            count += square == later
-        more = (count > most) & (square > 0)
-        np.copyto(chosen, square, where=more)
+        for later in corners[number + 1 :]:
+            count += corner == later
+        more = (count > most) & (corner > 0)
+        np.copyto(chosen, corner, where=more)
         np.copyto(most, count, where=more)
     return chosen
 
 
-def mean_of_known(values: Values) -> Values:
-    """Of each two by two values the mean, rounded; 255, unknown, does not count."""
-    total = np.zeros((values.shape[0] // 2, values.shape[1] // 2), np.uint16)
+def mean_of_known(corners: Sequence[Values]) -> Values:
+    """The mean of the corners, rounded; 255, unknown, does not count."""
+    total = np.zeros(corners[0].shape, np.uint16)
     count = np.zeros_like(total)
-    for square in _squares(values):
-        known = square != _UNKNOWN
-        np.add(total, square, out=total, where=known)
+    for corner in corners:
+        known = corner != UNKNOWN
+        np.add(total, corner, out=total, where=known)
         count += known
-    known_once = np.maximum(count, 1)
-    mean = (total + known_once // 2) // known_once
-    return np.where(count > 0, mean, _UNKNOWN).astype(np.uint8)
-
-
-def _squares(values: Values) -> Iterator[Values]:
-    """The four pixels of each square, from its upper left to its lower right."""
-    for row in (0, 1):
-        for col in (0, 1):
-            yield values[row::2, col::2]
+    divisor = np.maximum(count, 1)
+    mean = (total + divisor // 2) // divisor
+    return np.where(count > 0, mean, UNKNOWN).astype(np.uint8)

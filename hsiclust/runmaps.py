@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsiclust import __version__
+from hsiclust.errors import GO_ON, HsiclustError
 from hsiclust.grid import Window
 from hsiclust.labelmap import MapDraft, confidence_draft, label_draft
 from hsiclust.labels import LabelStore
@@ -36,12 +37,25 @@ class Drafts:
     def advance(self, rows: int) -> None:
         """Go on with what the label store holds: so many rows of the area without a gap."""
         for draft in self.maps:
-            draft.advance(rows)
+            with _what_goes_on():
+                draft.advance(rows)
 
     def publish(self) -> None:
         """Give the maps their names, when the store holds the whole area."""
         for draft in self.maps:
-            draft.publish()
+            with _what_goes_on():
+                draft.publish()
+
+
+@contextmanager
+def _what_goes_on() -> Iterator[None]:
+    """Say with a failure what becomes of the run."""
+    try:
+        yield
+    except HsiclustError as error:
+        if type(error) is not HsiclustError or "the same command" in str(error):
+            raise
+        raise HsiclustError(f"{error}; {GO_ON}") from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from hsiclust.crew import named_failure
-from hsiclust.errors import ClusterError, HsiclustError
+from hsiclust.errors import GO_ON, ClusterError, HsiclustError
 from hsiclust.runs import Runs
 
 Submit = Callable[[int, str], Any]
@@ -31,8 +31,7 @@ _ANYBODY = ""
 _DEATHS = 3
 # Seconds for a result, which is small, to come from the worker that has it.
 _RESULT_WITHIN = 10.0
-_GO_ON = "what is done is kept, the same command goes on"
-_GONE = f"the Dask scheduler went away; {_GO_ON}"
+_GONE = f"the Dask scheduler went away; {GO_ON}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +159,7 @@ class Shift:
         if threads:
             self._seen = monotonic()
         elif monotonic() - self._seen > _WORKERS_WITHIN:
-            raise ClusterError(f"no worker for {_WORKERS_WITHIN:.0f} s; {_GO_ON}")
+            raise ClusterError(f"no worker for {_WORKERS_WITHIN:.0f} s; {GO_ON}")
         limit = self._limit
         return {
             worker: own * _AHEAD if limit is None or own <= limit else limit
@@ -184,5 +183,5 @@ def _failure(part: str, future: Any) -> HsiclustError:
 def _killed(part: str) -> str:
     return (
         f"{part}: {_DEATHS + 1} workers died that had it, killed or out of memory; with fewer "
-        f"--workers each has more memory; {_GO_ON}"
+        f"--workers each has more memory; {GO_ON}"
     )

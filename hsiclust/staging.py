@@ -1,4 +1,4 @@
-"""Staging: a scene's tiles, transformed, into a tile store, with Dask."""
+"""Staging: a scene's tiles, transformed, into a tile store, on all workers."""
 
 from __future__ import annotations
 

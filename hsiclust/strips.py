@@ -206,7 +206,7 @@ class SceneStrips:
     def _forget(self, number: int) -> None:
         step = self._steps.pop(number)
         if step.room is not None:
-            self._rooms.append(step.room)
+            self._rooms = [step.room]  # one is enough: a step is begun when another has been used
 
     def _room(self, rows: int, cols: int) -> Components:
         """Memory of a step that is forgotten, or new: the system gives it page by page."""

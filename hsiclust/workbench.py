@@ -36,7 +36,7 @@ class LabelledStrip:
 
 
 def label_strip(job: LabelJob, index: int) -> LabelledStrip:
-    """Read a strip, label its missing tiles and write them."""
+    """Read a strip, label its tiles and write them; not those that an earlier run has done."""
     source, label, store = _workbench(job)
     tiles = job.reading.tiles_of(index)
     missing = store.missing_of(tiles) if job.begun else tiles

@@ -83,14 +83,42 @@ def test_who_stops_listening_stops_the_work():
 
 def test_what_takes_long_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(crew, "_END_WITHIN", 0.05)
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def wait(index):
-        return index or release.wait(60)
+        if index == 0:
+            begun.set()
+            release.wait(60)
+        else:
+            begun.wait(60)
+        return index
 
     start = time.monotonic()
-    work = Crew(wait, range(1, -1, -1), "tile", 2).work()
+    work = Crew(wait, range(2), "tile", 2).work()
     assert next(work) == (1, 1)
     work.close()
+    assert crew.still_at_work()
     release.set()
     assert time.monotonic() - start < 30
+
+
+def test_what_fails_after_the_stop_is_not_tried_again(monkeypatch):
+    monkeypatch.setattr(crew, "_END_WITHIN", 0.0)
+    begun, release, tries = threading.Event(), threading.Event(), []
+
+    def fail_late(index):
+        if index:
+            return begun.wait(60)
+        tries.append(index)
+        begun.set()
+        release.wait(60)
+        raise OSError("late")
+
+    crew_at_work = Crew(fail_late, range(2), "tile", 2)
+    work = crew_at_work.work()
+    next(work)
+    work.close()
+    release.set()
+    for thread in crew_at_work._threads:
+        thread.join()
+    assert tries == [0]

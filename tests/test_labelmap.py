@@ -17,7 +17,14 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
-from hsiclust.errors import HsiclustError, InputError, OutputExistsError, UsageError
+from hsiclust import labelmap
+from hsiclust.errors import (
+    HsiclustError,
+    InputError,
+    OutputBusyError,
+    OutputExistsError,
+    UsageError,
+)
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labelmap import label_draft, write_confidence, write_map
 from hsiclust.legend import category_names, describe_map, read_classes
@@ -118,6 +125,29 @@ def test_overviews_show_the_most_frequent_class(tmp_path):
     path = put(tmp_path / "map.tif", PixelGrid(512, 512), np.tile(cell, (256, 256)), block=128)
     with open_raster(str(path)) as dataset:
         assert (dataset.read(1, out_shape=(256, 256)) == 1).all()
+
+
+def test_overviews_lie_where_the_map_does(tmp_path):
+    """An edge on a map of odd size stays where it is when the map is drawn small."""
+    grid = PixelGrid(1023, 1021, NORTH_UP, UTM)
+    labels = np.ones((grid.rows, grid.cols), np.uint8)
+    labels[:, 900:] = 2
+    labels[700:] = 3
+    path = put(tmp_path / "map.tif", grid, labels, block=128)
+    sure = tmp_path / "sure.tif"
+    write_confidence(Labels(labels * 30), grid, sure, MapFormat(block=128))
+    for number, factor in enumerate((2, 4, 8)):
+        with rasterio.open(path, overview_level=number) as dataset:
+            small = dataset.read(1)
+        with rasterio.open(sure, overview_level=number) as dataset:
+            means = dataset.read(1)
+        high, wide = small.shape
+        # Within a cell, and half a one for equal shares of a cell, which the first class gets.
+        assert abs((small[0] == 1).sum() / wide - 900 / 1021) < 1.5 * factor / 1021
+        assert abs((small[:, 0] == 1).sum() / high - 700 / 1023) < 1.5 * factor / 1023
+        assert means[0, 0] == 30
+        assert means[0, -1] == 60
+        assert means[-1, 0] == 90
 
 
 @pytest.mark.parametrize(
@@ -373,6 +403,28 @@ def test_a_map_that_comes_bit_by_bit_has_the_same_bytes(tmp_path):
         draft.publish()
     assert (tmp_path / "map.tif").read_bytes() == whole
     assert not (tmp_path / ".map.tif.partial").exists()
+
+
+def test_another_run_on_the_same_map_is_noticed(tmp_path):
+    """Where the file system has no locks."""
+    ours, others = (
+        label_draft(Labels(random_labels()), GRID, tmp_path / "map.tif", CLASSES, MapFormat())
+        for _ in range(2)
+    )
+    with ours, others:
+        others.advance(300)
+        with pytest.raises(OutputBusyError, match=r"map\.tif: another run is writing it"):
+            ours.advance(300)
+
+
+def test_a_wide_map_is_taken_in_few_rows_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(labelmap, "_TAKEN_PIXELS", 410 * 50)
+    source = Labels(random_labels())
+    write_map(source, GRID, tmp_path / "map.tif", CLASSES, MapFormat(block=128))
+    assert {window.rows for window in source.asked} == {50}
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(1), random_labels())
+        assert dataset.overviews(1) == [2, 4]
 
 
 def test_a_draft_that_is_given_up_leaves_nothing(tmp_path):

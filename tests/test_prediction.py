@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
-from hsiclust import prediction, prediction_plan
+from hsiclust import labelmap, labels, prediction, prediction_plan
 from hsiclust.api import export, predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
@@ -451,6 +452,69 @@ def test_labels_may_lie_elsewhere(fields: tuple[Path, Path], model: Path, tmp_pa
     assert resumed.resumed >= 5
     assert resumed.map.read_bytes() == whole.read_bytes()
     assert not store.exists()
+
+
+def test_what_an_earlier_run_has_done_is_not_done_again(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    options = replace(HERE, tile=16)
+    job = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", options).job
+    store = new_store(plan_prediction(str(fields[0]), model, tmp_path / "map.tif", options))
+    store.open_or_create(job.run, overwrite=False)
+    whole = label_strip(job, 0).labelled
+    first, *others = job.reading.tiles_of(0)
+    assert others
+    store._array("done")[first] = 0
+    assert label_strip(replace(job, begun=True), 0).labelled < whole
+    assert label_strip(replace(job, begun=True), 0).labelled == 0
+    assert label_strip(job, 0).labelled == whole  # who knows of no earlier run does not ask
+    store.remove()
+
+
+def test_maps_grow_while_strips_are_labelled(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelmap, "_TAKEN_PIXELS", 1)  # a row at a time
+    options = replace(HERE, tile=16, confidence=True)
+    sizes: list[list[int]] = []
+
+    def look(done: int, count: int) -> None:
+        raw = tmp_path.glob(".*.partial/labels.raw")
+        sizes.append([file.stat().st_size for file in raw])
+
+    found = predict(str(fields[0]), model, tmp_path / "map.tif", options, look)
+    assert sizes[0] == []
+    assert len(sizes[-1]) == 2
+    assert all(0 < size < found.pixels for size in sizes[-1])
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_record_that_could_not_be_read_once_is_read_again(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", HERE)
+    store = new_store(plan)
+    store.open_or_create(plan.job.run, overwrite=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(labels, "open_group", raising(OSError("a hiccup")))
+        with pytest.raises(HsiclustError, match="is gone, or the store of another run"):
+            store.refuse_other(plan.job.run)
+    store.refuse_other(plan.job.run)
+    with monkeypatch.context() as broken:  # it is not read while its file stays as it is
+        broken.setattr(labels, "open_group", raising(OSError("a hiccup")))
+        store.refuse_other(plan.job.run)
+    store.remove()
+    with pytest.raises(HsiclustError, match="is gone"):
+        store.refuse_other(plan.job.run)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    """A function that raises this, whatever it is given."""
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_a_strip_that_outlives_its_run_writes_nothing(

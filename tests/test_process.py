@@ -26,14 +26,16 @@ atexit.register(print, "as Python ends")
 crew._END_WITHIN = 0.0
 begun = threading.Event()
 def task(index):
+    if index == 0:
+        return begun.wait(60)
     begun.set()
-    time.sleep(index)
-work = Crew(task, [0, int(sys.argv[1])], "tile", 2).work()
+    time.sleep(float(sys.argv[1]))
+work = Crew(task, [1, 0], "tile", 2).work()
 next(work)
 begun.wait()
 work.close()
 for thread in threading.enumerate():
-    if thread is not threading.main_thread() and sys.argv[1] == "0":
+    if sys.argv[1] == "0" and thread is not threading.main_thread():
         thread.join()
 end_process(75)
 """

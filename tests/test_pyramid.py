@@ -10,35 +10,26 @@ from hypothesis.extra import numpy as arrays
 
 from hsiclust.pyramid import Pyramid, levels_of, mean_of_known, most_frequent
 
-RASTERS = arrays.arrays(
-    np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)).map(lambda n: (2 * n[0], 2 * n[1]))
-)
+CELLS = arrays.arrays(np.uint8, st.tuples(st.just(4), st.integers(1, 6), st.integers(1, 6)))
 
 
-def squares(values):
-    """The four pixels of each square, row by row."""
-    for row in range(0, values.shape[0], 2):
-        for col in range(0, values.shape[1], 2):
-            yield [int(v) for v in values[row : row + 2, col : col + 2].ravel()]
-
-
-@given(RASTERS.map(lambda values: values % 4))
-def test_most_frequent(values):
+@given(CELLS.map(lambda corners: corners % 4))
+def test_most_frequent(corners):
     expected = []
-    for square in squares(values):
-        counted = Counter(value for value in square if value)  # the first of equals comes first
+    for cell in corners.reshape(4, -1).T.tolist():
+        counted = Counter(value for value in cell if value)  # the first of equals comes first
         expected.append(counted.most_common(1)[0][0] if counted else 0)
-    assert most_frequent(values).ravel().tolist() == expected
+    assert most_frequent(list(corners)).ravel().tolist() == expected
 
 
-@given(RASTERS)
-def test_mean_of_known(values):
-    values = np.where(values > 200, 255, values).astype(np.uint8)
+@given(CELLS)
+def test_mean_of_known(corners):
+    corners = np.where(corners > 200, 255, corners).astype(np.uint8)
     expected = []
-    for square in squares(values):
-        known = [value for value in square if value != 255]
+    for cell in corners.reshape(4, -1).T.tolist():
+        known = [value for value in cell if value != 255]
         expected.append(int(sum(known) / len(known) + 0.5) if known else 255)
-    assert mean_of_known(values).ravel().tolist() == expected
+    assert mean_of_known(list(corners)).ravel().tolist() == expected
 
 
 @given(st.data())
@@ -47,14 +38,30 @@ def test_rows_may_come_in_any_portions(tmp_path_factory, data):
     values = np.random.default_rng(rows * cols).integers(0, 5, (rows, cols), np.uint8)
     shapes = levels_of(rows, cols, 4)
     whole = values
-    pyramid = Pyramid(tmp_path_factory.mktemp("levels"), shapes, most_frequent)
+    folder = tmp_path_factory.mktemp("levels")
+    pyramid = Pyramid(folder, (rows, cols), shapes, most_frequent)
     row = 0
     while row < rows:
         step = data.draw(st.integers(1, 9))
         pyramid.add(values[row : row + step])
         row += step
     for level, (high, wide) in zip(pyramid.levels, shapes, strict=True):
-        whole = most_frequent(whole[: 2 * high, : 2 * wide])
+        # Corners of cells that cover the raster from edge to edge, as evenly as can be.
+        tops, lefts = (
+            [n * size // cells for n in range(cells + 1)]
+            for size, cells in ((whole.shape[0], high), (whole.shape[1], wide))
+        )
+        corners = [
+            np.array(
+                [
+                    [whole[tops[i + a] - a, lefts[j + b] - b] for j in range(wide)]
+                    for i in range(high)
+                ]
+            )
+            for a in (0, 1)
+            for b in (0, 1)
+        ]
+        whole = most_frequent(corners)
         found = np.fromfile(level.file, np.uint8).reshape(level.rows, level.cols)
         np.testing.assert_array_equal(found, whole)
 
