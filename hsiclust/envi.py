@@ -40,6 +40,9 @@ _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "b
 # Bytes that are read at once: they stay in the processor's cache until they are transformed. In BSQ
 # each band of a piece is a read of its own; larger ones are worth more there than the cache.
 _PIECE_BYTES = {"bsq": 2**25, "bil": 2**22, "bip": 2**22}
+# Bytes that the system is asked for at once: of a longer request Linux reads no more than its own
+# read-ahead, or the largest request of the disk, and forgets the rest.
+_ASKED_BYTES = 2**19
 # Lines are read whole when a window holds at least this part of them: 1 / _WORTH_A_GAP.
 _WORTH_A_GAP = 3
 _SCRATCH = Scratch()
@@ -148,7 +151,9 @@ class RawCube:
         with _opened(self.path) as file:
             for band in range(self.bands if self.interleave == "bsq" else 1):
                 (start,) = self._places(window, band, whole=True)
-                os.posix_fadvise(file, start, size, os.POSIX_FADV_WILLNEED)
+                for at in range(start, start + size, _ASKED_BYTES):
+                    asked = min(_ASKED_BYTES, start + size - at)
+                    os.posix_fadvise(file, at, asked, os.POSIX_FADV_WILLNEED)
 
     def _strip(
         self, file: int, part: Window, bands: Sequence[int], room: NDArray[np.uint8]

@@ -1,5 +1,6 @@
 """Raw cubes are read as they lie: any interleave, byte order, window, choice of bands."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,25 @@ def test_windows_and_bands(
             assert found.dtype.isnative
             assert np.array_equal(found, cube[bands][:, *window.slices])
             raw.prefetch(window)  # a hint: it must only do no harm
+
+
+@pytest.mark.parametrize("interleave", ORDERS)
+def test_the_system_is_asked_for_all_lines_of_a_window_bit_by_bit(
+    interleave: Interleave, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(envi, "_ASKED_BYTES", 100)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, __: asked.append((at, size)))
+    raw, cube = write_cube(tmp_path / "a.raw", interleave, "<u2")
+    window = Window(3, 5, 4, 6)
+    raw.prefetch(window)
+    found = {at + byte for at, size in asked for byte in range(size)}
+    assert sum(size for _, size in asked) == len(found)  # nothing twice
+    assert max(size for _, size in asked) == 100
+    order = ORDERS[interleave]
+    places = np.arange(cube.size).reshape([cube.shape[axis] for axis in order])
+    lines = places.transpose(np.argsort(order))[:, window.slices[0]].ravel()
+    assert found == {5 + 2 * int(place) + byte for place in lines for byte in (0, 1)}
 
 
 @pytest.mark.parametrize("interleave", ORDERS)
