@@ -171,8 +171,11 @@ def _client(options: EngineOptions) -> Iterator[Any]:
     from distributed import Client
     from distributed.utils import silence_logging_cmgr
 
-    if not options.standing:
-        with _cluster(options) as cluster, Client(cluster, set_as_default=False) as client:
+    if options.workers is not None:
+        with (
+            _cluster(options, options.workers) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
             yield client
         return
     address, named = _address(options)
@@ -185,7 +188,7 @@ def _client(options: EngineOptions) -> Iterator[Any]:
             yield client
 
 
-def _cluster(options: EngineOptions) -> Any:
+def _cluster(options: EngineOptions, count: int) -> Any:
     """Workers of this machine; only this machine may reach them."""
     from distributed import Nanny, Scheduler, SpecCluster
 
@@ -199,7 +202,7 @@ def _cluster(options: EngineOptions) -> Any:
     }
     workers = {
         number: {"cls": Nanny, "options": {**common, "env": _environment(options.devices, number)}}
-        for number in range(options.workers or 1)
+        for number in range(count)
     }
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
     for _ in range(_STARTS):
@@ -207,7 +210,7 @@ def _cluster(options: EngineOptions) -> Any:
         with suppress(RuntimeError):
             return SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL)
     raise ClusterError(
-        f"{options.workers} worker processes could not be started, {_STARTS} times: one died each "
+        f"{count} worker processes could not be started, {_STARTS} times: one died each "
         "time, killed or out of memory; with fewer --workers each has more memory"
     )
 

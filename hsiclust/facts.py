@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hsiclust.bands import Bands
+from hsiclust.datafile import data_file, is_container
 from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import is_model_file, load_model
 from hsiclust.onnxfile import is_onnx_file, load_onnx
-from hsiclust.scene import Scene, data_file, is_container
+from hsiclust.scene import Scene
 from hsiclust.tiles import TileStore, is_tile_store
 
 Facts = dict[str, Any]

@@ -13,8 +13,8 @@ from torch import nn
 
 from hsiclust.components import Components
 from hsiclust.errors import UsageError
-from hsiclust.labels import UNSURE
 from hsiclust.models.base import Method
+from hsiclust.palette import UNSURE
 
 
 @dataclass(frozen=True)

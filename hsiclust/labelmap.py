@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -32,15 +33,18 @@ from hsiclust.grid import PixelGrid, Window
 from hsiclust.mapformat import MapFormat, refuse_header_of_another
 from hsiclust.mapvrt import Layer, write_vrt
 from hsiclust.output import remove
-from hsiclust.palette import Classes
-from hsiclust.pyramid import UNKNOWN, Pyramid, levels_of, mean_of_known, most_frequent
+from hsiclust.palette import UNSURE, Classes
+from hsiclust.pyramid import Merging, Pyramid, levels_of, mean_of_known, most_frequent
 from hsiclust.rasters import innermost_message, open_raster
 
 _GDAL_CACHE_BYTES = 64 * 2**20
 # Pixels that are taken at once, of a wide map.
 _TAKEN_PIXELS = 2**23
 # How we make overviews where GDAL is told to resample.
-_MERGING = {"MODE": most_frequent, "AVERAGE": mean_of_known}
+_MERGING: dict[str, Merging] = {
+    "MODE": most_frequent,
+    "AVERAGE": partial(mean_of_known, unknown=UNSURE),
+}
 
 
 class LabelSource(Protocol):
@@ -64,8 +68,7 @@ def label_draft(
         form: Driver, block, creation options, tags.
 
     Raises:
-        UsageError: An ENVI header would replace that of another file.
-        HsiclustError: Nothing can be written there.
+        HsiclustError: Nothing can be written there, once it is entered.
     """
     return MapDraft(source, grid, output, form, Layer("MODE", 0, len(classes), classes))
 
@@ -74,7 +77,7 @@ def confidence_draft(
     source: LabelSource, grid: PixelGrid, output: Path, form: MapFormat
 ) -> MapDraft:
     """Begin a confidence map: 0 to 100 per cent, nodata 255; else as `label_draft`."""
-    return MapDraft(source, grid, output, form, Layer("AVERAGE", UNKNOWN, 100, None))
+    return MapDraft(source, grid, output, form, Layer("AVERAGE", UNSURE, 100, None))
 
 
 def write_map(

@@ -30,13 +30,13 @@ from hsiclust.location import (
     store_location,
 )
 from hsiclust.output import remove
+from hsiclust.palette import UNSURE
 from hsiclust.readplan import ReadPlan
 from hsiclust.tilegrid import Tile, TileGrid
 
 _FORMAT = "hsiclust-labels"
 _ARRAYS = ("labels", "confidence", "done")
 _RECORD = "zarr.json"
-UNSURE = 255  # confidence of pixels that have no class
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from torch.nn import functional
 from hsiclust.components import Components
 from hsiclust.errors import ModelError, UsageError
 from hsiclust.labeller import Labels
-from hsiclust.labels import UNSURE
 from hsiclust.modelfile import METADATA_KEY, FittedModel, load_model
 from hsiclust.models.encoder import OriginalEncoder, RowStrips
 from hsiclust.models.pointwise import PixelStrips
@@ -35,6 +34,7 @@ from hsiclust.onnxfile import (
 )
 from hsiclust.onnxlabeller import OnnxLabeller, RawBands
 from hsiclust.output import refuse_existing, refuse_inputs, written_beside
+from hsiclust.palette import UNSURE
 
 if TYPE_CHECKING:
     import onnx

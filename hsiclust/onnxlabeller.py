@@ -14,8 +14,8 @@ from hsiclust.components import Components
 from hsiclust.devices import resolve_device
 from hsiclust.errors import DeviceError, ModelError
 from hsiclust.labeller import Labels
-from hsiclust.labels import UNSURE
 from hsiclust.onnxfile import INPUT, OUTPUTS, OnnxModel, onnx_libraries
+from hsiclust.palette import UNSURE
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -13,6 +13,9 @@ MOST_CLASSES = 255
 UNCLASSIFIED = "Unclassified"
 """What ENVI calls class 0."""
 
+UNSURE = 255
+"""Confidence of pixels that have no class; that of others is 0 to 100 per cent."""
+
 Colour = tuple[int, int, int]
 
 # Ten colours chosen by eye, then each the colour that lies farthest in OKLab

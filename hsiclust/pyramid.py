@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-UNKNOWN = 255  # confidence of pixels that have no class
-
 Values = NDArray[np.uint8]
 Shape = tuple[int, int]
 Merging = Callable[[Sequence[Values]], Values]
@@ -135,14 +133,14 @@ def most_frequent(corners: Sequence[Values]) -> Values:
     return chosen
 
 
-def mean_of_known(corners: Sequence[Values]) -> Values:
-    """The mean of the corners, rounded; 255, unknown, does not count."""
+def mean_of_known(corners: Sequence[Values], unknown: int) -> Values:
+    """The mean of the corners, rounded; a value that stands for none does not count."""
     total = np.zeros(corners[0].shape, np.uint16)
     count = np.zeros_like(total)
     for corner in corners:
-        known = corner != UNKNOWN
+        known = corner != unknown
         np.add(total, corner, out=total, where=known)
         count += known
     divisor = np.maximum(count, 1)
     mean = (total + divisor // 2) // divisor
-    return np.where(count > 0, mean, UNKNOWN).astype(np.uint8)
+    return np.where(count > 0, mean, unknown).astype(np.uint8)

@@ -19,11 +19,11 @@ from hsiclust.contingency import CODES, WINDOW, Numbers
 from hsiclust.errors import InputError
 from hsiclust.georef import same_crs
 from hsiclust.grid import PixelGrid, Window
+from hsiclust.palette import UNSURE
 from hsiclust.rasters import grid_of, open_raster
 
 _BINS = 10
 _MOST = 100  # per cent
-_UNSURE = 255  # of pixels that have no class
 
 
 class Percents(Protocol):
@@ -78,10 +78,10 @@ class ConfidenceMap:
         rows, cols = (window.row, window.row_stop), (window.col, window.col_stop)
         with open_raster(self.path) as dataset:
             values: NDArray[np.uint8] = dataset.read(1, window=(rows, cols))
-        wrong = values[(values > _MOST) & (values != _UNSURE)]
+        wrong = values[(values > _MOST) & (values != UNSURE)]
         if wrong.size:
             raise InputError(
-                f"{self.path}: confidence {wrong[0]} is not 0 to {_MOST} per cent, nor {_UNSURE}"
+                f"{self.path}: confidence {wrong[0]} is not 0 to {_MOST} per cent, nor {UNSURE}"
             )
         return values
 
@@ -149,16 +149,16 @@ def reliability(
     """
     class_of = np.zeros(CODES, np.int64)
     class_of[list(matching)] = list(matching.values())
-    counts = np.zeros((2, _UNSURE + 1), np.int64)  # wrong and right pixels of each per cent
+    counts = np.zeros((2, UNSURE + 1), np.int64)  # wrong and right pixels of each per cent
     for window in area.cut(WINDOW, WINDOW):
         labels = truth.read(window)
         labelled = labels > 0
         if labelled.any():
             sure = confidence.read(window)[labelled]
             right = class_of[found.read(window)[labelled]] == labels[labelled]
-            counts[0] += np.bincount(sure[~right], minlength=_UNSURE + 1)
-            counts[1] += np.bincount(sure[right], minlength=_UNSURE + 1)
-    return summarise(counts[:, : _MOST + 1], without=int(counts[:, _UNSURE].sum()))
+            counts[0] += np.bincount(sure[~right], minlength=UNSURE + 1)
+            counts[1] += np.bincount(sure[right], minlength=UNSURE + 1)
+    return summarise(counts[:, : _MOST + 1], without=int(counts[:, UNSURE].sum()))
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

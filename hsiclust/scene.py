@@ -12,30 +12,29 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from hsiclust.bands import Bands, describe_bands
 from hsiclust.cube import CubeFacts, CubeReader
-from hsiclust.envi import RawCube, data_file_of_header, raw_cube
+from hsiclust.datafile import data_file
+from hsiclust.envi import RawCube, raw_cube
 from hsiclust.errors import InputError
 from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
 from hsiclust.grid import Piece, PixelGrid, Window
 from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
 from hsiclust.products import hdf5_cube
-from hsiclust.rasters import GdalReader, cache_bytes, grid_of, open_quietly, open_raster
+from hsiclust.rasters import GdalReader, cache_bytes, grid_of, open_raster
 from hsiclust.remote import (
-    data_file_names,
     is_remote,
     source_stamp,
-    spelled,
 )
 from hsiclust.scratch import Scratch
+from hsiclust.validity import valid_pixels
 
 log = logging.getLogger(__name__)
 
@@ -199,50 +198,8 @@ class Scene:
             self.reader.prefetch(window)
 
     def valid(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
-        """Pixels in which every band is finite and unlike nodata.
-
-        Args:
-            block: `(band, row, col)`, bad bands already dropped.
-
-        Returns:
-            `(row, col)`.
-        """
-        valid = np.ones(block.shape[1:], bool)
-        # One pass without a result a pixel first: most blocks hold nothing invalid.
-        if np.issubdtype(block.dtype, np.floating) and not _all_finite(block):
-            valid &= np.isfinite(block).all(axis=0)
-        nodata = _as_dtype(self.nodata, block.dtype)
-        if nodata is not None and (block == nodata).any():
-            valid &= (block != nodata).all(axis=0)
-        return valid
-
-
-def data_file(path: str | Path) -> str:
-    """The file that holds the pixels: that of an ENVI header, or the path itself.
-
-    Raises:
-        InputError: A header without data file.
-    """
-    name = spelled(path)
-    if is_remote(name):
-        return _remote_data_file(name)
-    file = Path(path)
-    if file.suffix.lower() == ".hdr" and file.is_file():
-        return str(data_file_of_header(file))
-    return str(path)
-
-
-def _remote_data_file(url: str) -> str:
-    """As `data_file`, by asking the server for each name that a data file may have."""
-    if not url.lower().endswith(".hdr"):
-        return url
-    for candidate in data_file_names(url[: -len(".hdr")]):
-        try:
-            with open_quietly(candidate):
-                return candidate
-        except RasterioError:
-            continue
-    raise InputError(f"{url}: no data file beside this ENVI header that can be opened")
+        """Pixels of `(band, row, col)`, bad bands already dropped, as `valid_pixels` tells them."""
+        return valid_pixels(block, self.nodata)
 
 
 def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
@@ -282,11 +239,6 @@ def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -
     )
 
 
-def is_container(name: str) -> bool:
-    """Whether a name means arrays in a container (HDF5, Zarr), which may be no raster to GDAL."""
-    return is_zarr(name) or is_hdf5(name)
-
-
 def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
     if raw is not None:
         return f"raw ENVI {raw.interleave.upper()}"
@@ -317,25 +269,3 @@ def _bands(dataset: DatasetReader) -> Bands:
 
 def _nodata(value: float | None) -> float | None:
     return None if value is None else float(value)
-
-
-def _all_finite(block: NDArray[np.generic]) -> bool:
-    """Whether a sum is finite: it is not where one value is not, and seldom else."""
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(block.sum()))
-
-
-def _as_dtype(nodata: float | None, dtype: np.dtype[Any]) -> np.generic | None:
-    """`nodata` as the file's own type holds it, or None where that type cannot hold it."""
-    if nodata is None or np.isnan(nodata):
-        return None
-    if np.issubdtype(dtype, np.floating):
-        if abs(nodata) > np.finfo(dtype).max:
-            return None
-        converted: np.generic = dtype.type(nodata)
-        return converted
-    limits = np.iinfo(dtype)
-    if not nodata.is_integer() or not limits.min <= nodata <= limits.max:
-        return None
-    converted = dtype.type(int(nodata))
-    return converted

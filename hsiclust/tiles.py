@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from affine import Affine
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.errors import BaseZarrError
@@ -39,6 +38,7 @@ from hsiclust.location import (
     remove_location,
     storage_errors,
 )
+from hsiclust.records import bands_from_json, grid_from_json, grid_to_json
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tilegrid import Tile, TileGrid
 
@@ -306,39 +306,6 @@ def is_tile_store(path: str | Path | S3Url) -> bool:
         return dict(open_group(where, "r").attrs).get("format") == _FORMAT
     except (BaseZarrError, OSError, ValueError):
         return False
-
-
-def grid_to_json(grid: PixelGrid) -> dict[str, Any]:
-    """A pixel grid as JSON; floats keep every bit."""
-    return {
-        "rows": grid.rows,
-        "cols": grid.cols,
-        "transform": list(grid.transform[:6]),
-        "crs": grid.crs,
-    }
-
-
-def grid_from_json(value: Mapping[str, Any]) -> PixelGrid:
-    """The pixel grid that `grid_to_json` wrote."""
-    return PixelGrid(
-        int(value["rows"]), int(value["cols"]), Affine(*value["transform"]), value["crs"]
-    )
-
-
-def bands_from_json(value: Mapping[str, Any]) -> Bands:
-    """The bands that `dataclasses.asdict` turned into JSON."""
-    return Bands(
-        count=int(value["count"]),
-        names=tuple(value["names"]),
-        wavelengths=_tuple_or_none(value["wavelengths"]),
-        fwhm=_tuple_or_none(value["fwhm"]),
-        units=value["units"],
-        good=_tuple_or_none(value["good"]),
-    )
-
-
-def _tuple_or_none(value: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)
 
 
 @functools.lru_cache(maxsize=64)

@@ -29,7 +29,7 @@ def test_mean_of_known(corners):
     for cell in corners.reshape(4, -1).T.tolist():
         known = [value for value in cell if value != 255]
         expected.append(int(sum(known) / len(known) + 0.5) if known else 255)
-    assert mean_of_known(list(corners)).ravel().tolist() == expected
+    assert mean_of_known(list(corners), 255).ravel().tolist() == expected
 
 
 @given(st.data())

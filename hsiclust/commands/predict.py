@@ -45,7 +45,7 @@ from hsiclust.parameters import (
 from hsiclust.scenelist import SceneList, scene_list
 
 if TYPE_CHECKING:
-    from hsiclust.api import Part, PredictOptions
+    from hsiclust.api import Part, PredictOptions, Shard
 
 
 def predict(
@@ -75,7 +75,7 @@ def predict(
 ) -> None:
     """Label scenes with a model; writes maps on the scenes' own pixel grids."""
     console.log_to_stderr(quiet, verbose)
-    from hsiclust.api import PredictOptions, Shard, plan_prediction
+    from hsiclust.api import PredictOptions, Shard
 
     options = PredictOptions(
         device=device,
@@ -95,12 +95,21 @@ def predict(
     part = None if shard is None else Shard.parse(shard)
     found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
     if dry_run:
-        with found.folder_meanwhile():
-            for scene, path in found.pairs:
-                facts = plan_prediction(scene, model, path, options).facts()
-                console.print_facts(as_json, facts if part is None else facts | part.facts(facts))
+        _show_plans(found, model, options, part, as_json)
     else:
         _predict(found, model, options, part, console.Style(as_json, quiet))
+
+
+def _show_plans(
+    found: SceneList, model: Path, options: PredictOptions, part: Shard | None, as_json: bool
+) -> None:
+    """Show what would be done, and do nothing."""
+    from hsiclust.api import plan_prediction
+
+    with found.folder_meanwhile():
+        for scene, path in found.pairs:
+            facts = plan_prediction(scene, model, path, options).facts()
+            console.print_facts(as_json, facts if part is None else facts | part.facts(facts))
 
 
 def merge(
