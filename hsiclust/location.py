@@ -148,6 +148,29 @@ def is_there(where: Location) -> bool:
     return True
 
 
+def put(where: Location, data: bytes) -> None:
+    """Write a file or object: whoever reads it meanwhile finds what was there before.
+
+    Raises:
+        OSError: The disk cannot take it.
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, S3Url):
+        with storage_errors(where):
+            import obstore
+
+            obstore.put(_client(where.bucket), where.key, data)
+        return
+    beside = where.with_name(f".{where.name}.{os.urandom(8).hex()}")
+    where.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        beside.write_bytes(data)
+        beside.replace(where)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def remove_location(where: Location) -> None:
     """Remove what is there, if anything is.
 

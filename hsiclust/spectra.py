@@ -100,7 +100,10 @@ class SpectralTransform:
         self, block: NDArray[np.generic], valid: NDArray[np.bool_], into: NDArray[np.float32]
     ) -> None:
         """As `apply`, by NumPy, in few calls: threads that call wait for each other."""
+        import torch
+
         mean, weights = self._on_processor
+        less = torch.from_numpy(mean)
         lines, components = block.swapaxes(0, 1), np.moveaxis(into, 0, -1)
         whole = bool(valid.all())
         count, height, cols = block.shape  # lines are (row, band, col), components (row, col, C)
@@ -112,7 +115,7 @@ class SpectralTransform:
                 part = lines[top : top + rows]
                 centred, found = room[: len(part)], rest[: len(part)]
                 np.copyto(centred, part)
-                np.subtract(centred, mean, out=centred)
+                torch.from_numpy(centred).sub_(less)  # NumPy takes twice as long
                 spectra = centred.swapaxes(1, 2)
                 if not whole:
                     spectra[~valid[top : top + rows]] = 0.0

@@ -1,0 +1,103 @@
+"""The label store: chunks are Zarr's, whoever writes them; damage and full disks are noticed."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from hsiclust.errors import HsiclustError
+from hsiclust.grid import Window
+from hsiclust.labels import LabelStore
+from hsiclust.palette import UNSURE
+from hsiclust.readplan import ReadPlan
+from hsiclust.tilegrid import TileGrid
+
+# Tiles at the right and at the bottom are smaller than a chunk.
+AREA = Window(3, 5, 41, 33)
+GRID = TileGrid(Window(0, 0, 50, 40), AREA, 16, 20, 4)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    """A new store of a run."""
+    store = LabelStore(tmp_path / "x.zarr", ReadPlan.of(GRID, GRID.across, 1))
+    store.open_or_create("run", overwrite=False)
+    return store
+
+
+def write_all(store: LabelStore) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Random labels and confidence, written tile by tile."""
+    numbers = np.random.default_rng(0)
+    labels = numbers.integers(0, 256, (AREA.rows, AREA.cols)).astype(np.uint8)
+    sure = numbers.integers(0, 256, labels.shape).astype(np.uint8)
+    for tile in GRID:
+        where = tile.core.relative_to(AREA).slices
+        store.write(tile, labels[where], sure[where])
+    return labels, sure
+
+
+def test_zarr_reads_what_was_written(store: LabelStore) -> None:
+    labels, sure = write_all(store)
+    group = zarr.open_group(store.path, mode="r")
+    for name, expected in (("labels", labels), ("confidence", sure), ("done", np.ones(6))):
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        assert np.array_equal(array[:], expected)
+        assert array.nchunks_initialized == array.nchunks == len(GRID)
+    assert store.missing() == []
+
+
+def test_zarr_could_write_it_as_well(store: LabelStore) -> None:
+    """The same files: what a chunk at the edge holds beyond the area is what Zarr puts there."""
+    labels, sure = write_all(store)
+    assert isinstance(store.path, Path)
+    before = {file: file.read_bytes() for file in store.path.rglob("c/**/*") if file.is_file()}
+    assert len(before) == 3 * len(GRID)
+    group = zarr.open_group(store.path, mode="r+")
+    for name, values in (("labels", labels), ("confidence", sure)):
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        array[:] = 7
+        array[:] = values
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_without_confidence_nobody_is_sure(store: LabelStore) -> None:
+    tile = GRID[5]
+    store.write(tile, np.ones((tile.core.rows, tile.core.cols), np.uint8), None)
+    where = tile.core.relative_to(AREA)
+    assert (store.read(where) == 1).all()
+    assert (store.read_confidence(where) == UNSURE).all()
+    assert store.missing() == [0, 1, 2, 3, 4]
+
+
+def test_one_wrong_byte_of_a_chunk_is_noticed(store: LabelStore) -> None:
+    write_all(store)
+    assert isinstance(store.path, Path)
+    chunk = store.path / "labels" / "c" / "1" / "0"
+    whole = chunk.read_bytes()
+    for place in (len(whole) // 2, len(whole) - 1):
+        chunk.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(HsiclustError, match=r"labels of rows 16 to 31 are damaged"):
+            store.read(Window(16, 0, 16, 33))
+    assert store.missing() == [2, 3]
+
+
+def test_a_full_disk_leaves_no_half_of_a_chunk(
+    store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Path, data: bytes) -> int:
+        with file.open("wb") as half:
+            half.write(data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    tile = GRID[0]
+    with pytest.raises(HsiclustError, match="labels cannot be written: No space left on device"):
+        store.write(tile, np.ones((tile.core.rows, tile.core.cols), np.uint8), None)
+    assert isinstance(store.path, Path)
+    assert {file.name for file in store.path.rglob("*") if file.is_file()} == {"zarr.json"}
+    assert store.missing() == [0, 1, 2, 3, 4, 5]
