@@ -28,6 +28,11 @@ _NAMED_WAVELENGTH = re.compile(
 )
 # Above this a wavelength without a unit must be nanometres: no optical sensor sees 100 um.
 _LARGEST_MICROMETRE = 100.0
+# GDAL writes its `IMAGERY` tags in whole nanometres.
+_IMAGERY_ROUNDING = 0.5
+# Lists of one sensor, one with fewer digits or of a new calibration, differ by no more than
+# this part of the band spacing.
+_SAME_SENSOR = 0.1
 # A scene's band stands for a model's band when their centres differ by less than this part of
 # the model's band spacing: re-calibration moves centres by less, another band lies further off.
 _MATCH_SPACING = 0.5
@@ -75,8 +80,7 @@ def describe_bands(
     count = len(names)
     found = (
         _header_wavelengths(header, count)
-        or _imagery_wavelengths(imagery)
-        or _tagged_wavelengths(tags)
+        or _sharpened(_imagery_wavelengths(imagery), _tagged_wavelengths(tags))
         or _named_wavelengths(names)
     )
     flags = _numbers(header.get("bbl"), count)
@@ -159,6 +163,20 @@ def _tagged_wavelengths(tags: Tags) -> _Spectral | None:
     factor = _factor(units, centres)
     scaled = tuple(round(centre * factor, 6) for centre in centres)
     return scaled, _column(lower, "fwhm", factor), units or "unknown"
+
+
+def _sharpened(imagery: _Spectral | None, tagged: _Spectral | None) -> _Spectral | None:
+    """What GDAL's tags and the plain ones say together: the plain ones have more digits.
+
+    A sensor of two detectors has bands that lie closer than GDAL rounds to.
+    """
+    if imagery is None or tagged is None:
+        return imagery or tagged
+    off = np.abs(np.subtract(imagery[0], tagged[0]))
+    if not bool((off <= _IMAGERY_ROUNDING + 1e-6).all()):
+        return imagery  # of known unit, at least
+    centres, widths, units = tagged
+    return centres, imagery[1] if widths is None else widths, units
 
 
 def _named_wavelengths(names: Sequence[str]) -> _Spectral | None:
@@ -248,11 +266,12 @@ def match_bands(
 def _match_wavelengths(
     used: Sequence[int], model: Sequence[float], scene: Sequence[float], scene_name: str
 ) -> tuple[int, ...]:
-    if tuple(model) == tuple(scene):  # repeated centres are fine within one sensor
-        return tuple(used)
     centres = np.asarray(scene)
     steps = np.abs(np.diff(np.asarray(model)))
     spacing = float(np.median(steps)) if len(steps) else float(model[0])
+    # Where two detectors overlap, the nearest band may be the other one's, or stand there twice.
+    if len(model) == len(scene) and _all_within(_SAME_SENSOR * spacing, model, scene):
+        return tuple(used)
     matched = []
     for index in used:
         nearest = int(np.abs(centres - model[index]).argmin())
@@ -268,3 +287,7 @@ def _match_wavelengths(
             "two bands of the model fall into one"
         )
     return tuple(matched)
+
+
+def _all_within(most: float, model: Sequence[float], scene: Sequence[float]) -> bool:
+    return bool((np.abs(np.subtract(model, scene)) <= most).all())

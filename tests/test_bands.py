@@ -44,6 +44,25 @@ def test_imagery_and_plain_tags() -> None:
     assert describe_bands(["a", "b", "c"], {}, NONE, plain).wavelengths == (400.0, 500.0, 600.0)
 
 
+def test_plain_tags_have_more_digits_than_imagery_tags() -> None:
+    """As GDAL writes an ENVI cube to GeoTIFF."""
+    imagery = [{"CENTRAL_WAVELENGTH_UM": f"0.{nm}", "FWHM_UM": "0.010"} for nm in (697, 687, 697)]
+    plain = [
+        {"wavelength": f"0.{digits}", "wavelength_units": "Micrometers"}
+        for digits in (69650, 68691, 69655)
+    ]
+    bands = describe_bands(["", "", ""], {}, imagery, plain)
+    assert bands.wavelengths == (696.5, 686.91, 696.55)
+    assert bands.fwhm == (10.0, 10.0, 10.0)
+
+
+@pytest.mark.parametrize("wavelength", ["0.6961", "nan", "696.5"])
+def test_plain_tags_that_contradict_imagery_tags(wavelength: str) -> None:
+    imagery = [{"CENTRAL_WAVELENGTH_UM": f"0.{nm}"} for nm in (697, 687, 697)]
+    plain = [{"wavelength": w} for w in ("0.69650", "0.68691", wavelength)]
+    assert describe_bands(["", "", ""], {}, imagery, plain).wavelengths == (697.0, 687.0, 697.0)
+
+
 def test_a_list_of_the_wrong_length_is_not_believed() -> None:
     bands = describe_bands(["", "", ""], {"wavelength": "{1, 2}", "bbl": "{x, 1, 1}"}, NONE, NONE)
     assert bands.wavelengths is None
@@ -70,6 +89,24 @@ def test_bands_match_by_wavelength_in_any_order() -> None:
     model = Bands(4, wavelengths=(400.0, 410.0, 420.0, 430.0))
     scene = Bands(5, wavelengths=(431.0, 421.0, 411.0, 401.0, 391.0))
     assert match_bands((0, 2, 3), model, scene, "s") == (3, 1, 0)
+
+
+def test_a_sensor_of_two_detectors_matches_its_own_rounded_list() -> None:
+    """The nearest band of the other detector is as near, or nearer."""
+    centres = (677.0, 686.6, 696.5, 686.91, 696.55, 706.19)
+    rounded = tuple(float(round(centre)) for centre in centres)
+    model, scene = Bands(6, wavelengths=centres), Bands(6, wavelengths=rounded)
+    for used in (range(6), (0, 1, 2, 5), (3, 4, 5)):
+        assert match_bands(used, model, scene, "s") == tuple(used)
+        assert match_bands(used, scene, model, "s") == tuple(used)
+
+
+def test_a_list_in_another_order_matches_by_wavelength() -> None:
+    centres = (677.0, 686.6, 696.5, 686.91, 696.55, 706.19)
+    order = sorted(range(6), key=lambda band: centres[band])
+    scene = Bands(6, wavelengths=tuple(centres[band] for band in order))
+    found = match_bands(range(6), Bands(6, wavelengths=centres), scene, "s")
+    assert [order[band] for band in found] == list(range(6))
 
 
 def test_bands_without_wavelengths_match_by_number() -> None:
