@@ -22,13 +22,15 @@ from rasterio.io import DatasetReader
 from hsiclust.bands import Bands, describe_bands
 from hsiclust.cube import CubeFacts, CubeReader
 from hsiclust.datafile import data_file
-from hsiclust.envi import RawCube, raw_cube
+from hsiclust.envi import raw_envi
 from hsiclust.errors import InputError
 from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
 from hsiclust.grid import Piece, PixelGrid, Window
 from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
 from hsiclust.products import hdf5_cube
 from hsiclust.rasters import GdalReader, cache_bytes, grid_of, open_raster
+from hsiclust.rawcube import RawCube
+from hsiclust.rawtiff import raw_tiff
 from hsiclust.remote import (
     is_remote,
     source_stamp,
@@ -212,8 +214,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     dtype = np.dtype(dataset.dtypes[0])
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: holds {dtype.name} values; a scene holds integers or floats")
-    shape = (dataset.count, dataset.height, dataset.width)
-    raw = raw_cube(path, dataset.tags(ns="ENVI"), shape) if dataset.driver == "ENVI" else None
+    raw = _raw_cube(path, dataset)
     return Scene(
         path=path,
         grid=grid_of(dataset),
@@ -224,6 +225,14 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         blocks=_blocks(dataset, raw),
         reader=GdalReader(path, cache_bytes(dataset)) if raw is None else raw,
     )
+
+
+def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | None:
+    """The cube as it lies in the file, where it can be read without GDAL."""
+    if dataset.driver == "ENVI":
+        shape = (dataset.count, dataset.height, dataset.width)
+        return raw_envi(path, dataset.tags(ns="ENVI"), shape)
+    return raw_tiff(path, dataset)
 
 
 def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -> Scene:
@@ -240,7 +249,7 @@ def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -
 
 
 def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
-    if raw is not None:
+    if raw is not None and dataset.driver == "ENVI":
         return f"raw ENVI {raw.interleave.upper()}"
     rows, cols = dataset.block_shapes[0]
     shape = f"strips of {rows}" if cols >= dataset.width else f"blocks of {rows} x {cols}"
@@ -253,7 +262,7 @@ def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
 
 def _blocks(dataset: DatasetReader, raw: RawCube | None) -> tuple[int, int]:
     if raw is not None:
-        return 1, raw.cols
+        return raw.lines or 1, raw.cols
     rows, cols = dataset.block_shapes[0]
     return min(rows, dataset.height), min(cols, dataset.width)
 

@@ -332,6 +332,7 @@ def test_an_unfinished_run_of_another_model_is_not_gone_on_with(
 def test_a_tile_that_fails_is_named(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:
     output = tmp_path / "map.tif"
     options = replace(HERE, tile=32)
+    write_raster(fields[0], fields_cube()[0], nodata=-9999, compress="deflate", blockysize=4)
     plan = plan_prediction(str(fields[0]), model, output, options)
     fields[0].write_bytes(fields[0].read_bytes()[:30_000])
     with pytest.raises(InputError, match=r"strip \d: .*scene\.tif.*cannot be read"):

@@ -1,0 +1,136 @@
+"""Uncompressed GeoTIFFs are read without GDAL, and GDAL says the same of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import fields_cube, write_raster
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
+
+from hsiclust.errors import InputError
+from hsiclust.grid import Window
+from hsiclust.rawcube import RawCube
+from hsiclust.scene import Scene
+
+WINDOWS = [Window(0, 0, 60, 70), Window(7, 3, 21, 60), Window(59, 69, 1, 1), Window(10, 0, 5, 70)]
+
+
+def same_as_gdal(path: Path) -> Scene:
+    """The scene, when all that is read of it is what GDAL reads."""
+    scene = Scene.open(path)
+    with rasterio.open(path) as dataset:
+        for window in WINDOWS:
+            for bands in ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [3, 4], [8, 2, 11]):
+                expected = dataset.read(
+                    [band + 1 for band in bands], window=RasterioWindow.from_slices(*window.slices)
+                )
+                found = scene.read(window, bands)
+                assert found.dtype == expected.dtype
+                assert np.array_equal(found, expected)
+    return scene
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("endianness", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("lines", [1, 7, 60])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_strips_that_follow_each_other_are_a_raw_cube(
+    tmp_path: Path, dtype: str, endianness: str, lines: int, interleave: str
+) -> None:
+    cube = fields_cube()[0].astype(dtype)
+    path = write_raster(
+        tmp_path / "a.tif",
+        cube,
+        interleave=interleave,
+        blockysize=lines,
+        ENDIANNESS=endianness,
+    )
+    scene = same_as_gdal(path)
+    assert isinstance(scene.reader, RawCube)
+    assert scene.reader.interleave == {"pixel": "bip", "band": "bsq"}[interleave]
+    assert scene.reader.dtype[0] == {"LITTLE": "<", "BIG": ">"}[endianness]
+    assert scene.layout.endswith(f", {interleave.upper()}-interleaved, uncompressed")
+    assert scene.blocks == (1, 70)
+
+
+@pytest.mark.parametrize("lines", [1, 7, 16])
+def test_strips_of_all_bands_after_each_other(tmp_path: Path, lines: int) -> None:
+    """As a program writes them that goes through a scene once, window by window."""
+    cube = fields_cube()[0]
+    path = write_raster(tmp_path / "a.tif", cube, interleave="band", blockysize=lines)
+    with rasterio.open(path) as dataset:
+        profile = dataset.profile
+    path = tmp_path / "b.tif"
+    with rasterio.open(path, "w", **profile) as dataset:
+        for row in range(0, 60, lines):
+            part = cube[:, row : row + lines]
+            dataset.write(part, window=RasterioWindow(0, row, 70, part.shape[1]))
+    scene = same_as_gdal(path)
+    assert isinstance(scene.reader, RawCube)
+    assert scene.reader.interleave == ("bil" if lines == 1 else "bsq")
+    assert scene.blocks == (lines, 70)
+
+
+def _tiles_as_wide(path: Path, cube: NDArray[np.int16]) -> None:
+    wide = np.concatenate([cube, cube[:, :, :10]], axis=2)
+    write_raster(path, wide, tiled=True, blockxsize=80, blockysize=32)
+
+
+def _sparse(path: Path, cube: NDArray[np.int16]) -> None:
+    empty = cube.copy()
+    empty[:, 20:40] = 0
+    write_raster(path, empty, interleave="pixel", blockysize=1, SPARSE_OK=True)
+
+
+def _written_backwards(path: Path, cube: NDArray[np.int16]) -> None:
+    profile = {"interleave": "pixel", "blockysize": 10}
+    write_raster(path, cube, **profile)
+    with rasterio.open(path) as dataset:
+        whole = dataset.profile
+    with rasterio.open(path, "w", **whole) as dataset:
+        for row in range(50, -1, -10):
+            dataset.write(cube[:, row : row + 10], window=RasterioWindow(0, row, 70, 10))
+
+
+def _of_twelve_bits(path: Path, cube: NDArray[np.int16]) -> None:
+    write_raster(path, cube.astype(np.uint16), interleave="pixel", blockysize=1, NBITS=12)
+
+
+def _compressed(path: Path, cube: NDArray[np.int16]) -> None:
+    write_raster(path, cube, interleave="pixel", blockysize=1, compress="packbits")
+
+
+def _cog(path: Path, cube: NDArray[np.int16]) -> None:
+    write_raster(path, cube, driver="COG", compress="none")
+
+
+@pytest.mark.parametrize(
+    "write", [_tiles_as_wide, _sparse, _written_backwards, _of_twelve_bits, _compressed, _cog]
+)
+def test_other_files_are_left_to_gdal(tmp_path: Path, write: object) -> None:
+    assert callable(write)
+    write(tmp_path / "a.tif", fields_cube()[0])
+    scene = same_as_gdal(tmp_path / "a.tif")
+    assert not isinstance(scene.reader, RawCube)
+
+
+def test_a_file_of_too_many_strips_is_left_to_gdal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_raster(tmp_path / "a.tif", fields_cube()[0], interleave="pixel", blockysize=1)
+    monkeypatch.setattr("hsiclust.rawtiff._MOST_STRIPS", 60)
+    assert isinstance(Scene.open(path).reader, RawCube)
+    monkeypatch.setattr("hsiclust.rawtiff._MOST_STRIPS", 59)
+    assert not isinstance(Scene.open(path).reader, RawCube)
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, interleave: str) -> None:
+    path = write_raster(tmp_path / "a.tif", fields_cube()[0], interleave=interleave, blockysize=4)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size - 100)
+    with pytest.raises(InputError, match=rf"a\.tif: the file holds {size - 100} bytes.*cut short"):
+        Scene.open(path)
