@@ -226,14 +226,15 @@ def _refuse_inputs(
     model: Path,
 ) -> None:
     """Check that neither maps nor labels would replace what they are made from, or each other."""
-    data = source.scene.path if isinstance(source, SceneComponents) else None
+    read = source.scene if isinstance(source, SceneComponents) else None
+    data = (read.path, *read.sources) if read is not None else ()
     written = list(outputs)
     if store is not None and isinstance(place := store_location(store), Path):
         if place in outputs:
             raise UsageError(f"--store {store}: is the map itself; name another store")
         written.append(place)
     for path in written:
-        refuse_inputs(path, scene, data, model)
+        refuse_inputs(path, scene, *data, model)
 
 
 def _precision(model: LabelModel, path: Path, asked: str) -> Precision:

@@ -67,6 +67,7 @@ class Scene:
         blocks: Rows and columns of the smallest window that costs no more to read than any part
             of it: a line, a strip, a tile, a chunk.
         reader: What reads the pixels.
+        sources: Other files that hold them, where the scene is a VRT.
     """
 
     path: str
@@ -77,6 +78,7 @@ class Scene:
     layout: str
     blocks: tuple[int, int]
     reader: Reader
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, nodata: float | None = None) -> Scene:
@@ -119,13 +121,14 @@ class Scene:
 
     @property
     def identity(self) -> str:
-        """Hash of path, size and time of the file, and of how it is understood.
+        """Hash of path, size and time of the file and its sources, and of how it is understood.
 
         Raises:
             StorageError: A server does not answer when asked for size and time.
         """
         place = self.path if is_remote(self.path) else str(Path(self.path).absolute())
-        facts = (place, *source_stamp(self.path), self.grid, self.dtype, self.nodata)
+        stamps = [fact for file in (self.path, *self.sources) for fact in source_stamp(file)]
+        facts = (place, *stamps, self.grid, self.dtype, self.nodata)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     @property
@@ -224,6 +227,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         layout=_layout(dataset, raw),
         blocks=_blocks(dataset, raw),
         reader=GdalReader(path, cache_bytes(dataset)) if raw is None else raw,
+        sources=_sources(path, dataset),
     )
 
 
@@ -233,6 +237,12 @@ def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | None:
         shape = (dataset.count, dataset.height, dataset.width)
         return raw_envi(path, dataset.tags(ns="ENVI"), shape)
     return raw_tiff(path, dataset)
+
+
+def _sources(path: str, dataset: DatasetReader) -> tuple[str, ...]:
+    if dataset.driver != "VRT":
+        return ()
+    return tuple(name for name in dataset.files if name != path and Path(name).is_file())
 
 
 def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -> Scene:

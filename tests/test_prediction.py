@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
@@ -285,6 +286,30 @@ def test_an_output_never_replaces_its_inputs(
     with pytest.raises(UsageError, match="name another output"):
         train([str(fields[0])], fields[0], TrainOptions(overwrite=True))
     assert fields[0].read_bytes() == before
+
+
+def test_an_output_never_replaces_what_a_vrt_is_made_of(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    scene = tmp_path / "scene.vrt"
+    rasterio.shutil.copy(fields[0], scene, driver="VRT")
+    before = fields[0].read_bytes()
+    with pytest.raises(UsageError, match=r"scene\.tif: .*name another output"):
+        predict(str(scene), model, fields[0], replace(HERE, overwrite=True))
+    assert fields[0].read_bytes() == before
+
+
+def test_a_changed_source_of_a_vrt_is_another_scene(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    scene, output = tmp_path / "scene.vrt", tmp_path / "map.tif"
+    rasterio.shutil.copy(fields[0], scene, driver="VRT")
+    options = replace(HERE, tile=16)
+    with pytest.raises(Killed):
+        predict(str(scene), model, output, options, killed_after(10))
+    write_raster(fields[0], fields_cube(seed=1)[0], nodata=-9999)
+    with pytest.raises(OutputExistsError, match="another scene"):
+        predict(str(scene), model, output, options)
 
 
 def test_an_output_that_cannot_be_is_refused_before_the_work(
