@@ -62,6 +62,12 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
         "GeoTIFF, tiles of 256, zstd", "tif", (*_TIF, "--compress", "zstd"), compressed=True
     ),
     "striped": Layout("GeoTIFF, strips of 16, uncompressed", "tif", ("--layout", "striped-tif")),
+    "pixelstrips": Layout(
+        "GeoTIFF, strips of 16, pixel-interleaved, uncompressed",
+        "tif",
+        ("--layout", "striped-tif", "--interleave", "pixel"),
+        "bip",
+    ),
     "pixel": Layout(
         "GeoTIFF, tiles of 256, pixel-interleaved, uncompressed",
         "tif",
