@@ -166,17 +166,16 @@ def _tagged_wavelengths(tags: Tags) -> _Spectral | None:
 
 
 def _sharpened(imagery: _Spectral | None, tagged: _Spectral | None) -> _Spectral | None:
-    """What GDAL's tags and the plain ones say together: the plain ones have more digits.
+    """GDAL's tags with the digits of the plain ones, where it has rounded its own to nanometres.
 
-    A sensor of two detectors has bands that lie closer than GDAL rounds to.
+    A sensor of two detectors has bands that lie closer than that.
     """
     if imagery is None or tagged is None:
         return imagery or tagged
-    off = np.abs(np.subtract(imagery[0], tagged[0]))
-    if not bool((off <= _IMAGERY_ROUNDING + 1e-6).all()):
-        return imagery  # of known unit, at least
-    centres, widths, units = tagged
-    return centres, imagery[1] if widths is None else widths, units
+    rounded = all(centre == round(centre) for centre in imagery[0])
+    if not rounded or not _all_within(_IMAGERY_ROUNDING + 1e-6, imagery[0], tagged[0]):
+        return imagery
+    return tagged[0], tagged[1] or imagery[1], imagery[2]
 
 
 def _named_wavelengths(names: Sequence[str]) -> _Spectral | None:
@@ -266,11 +265,14 @@ def match_bands(
 def _match_wavelengths(
     used: Sequence[int], model: Sequence[float], scene: Sequence[float], scene_name: str
 ) -> tuple[int, ...]:
+    if tuple(model) == tuple(scene):  # repeated centres are fine within one sensor
+        return tuple(used)
     centres = np.asarray(scene)
     steps = np.abs(np.diff(np.asarray(model)))
     spacing = float(np.median(steps)) if len(steps) else float(model[0])
-    # Where two detectors overlap, the nearest band may be the other one's, or stand there twice.
-    if len(model) == len(scene) and _all_within(_SAME_SENSOR * spacing, model, scene):
+    # Where two detectors overlap, the band nearest to a rounded centre may be the other one's.
+    exact = len({model[index] for index in used} & set(scene)) == len(used)
+    if not exact and len(model) == len(scene) and _all_within(_SAME_SENSOR * spacing, model, scene):
         return tuple(used)
     matched = []
     for index in used:

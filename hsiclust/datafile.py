@@ -13,6 +13,11 @@ from hsiclust.hdf5 import is_hdf5
 from hsiclust.rasters import open_quietly
 from hsiclust.remote import data_file_names, is_remote, spelled
 
+# What GDAL calls files within others.
+_ARCHIVES = ("/vsizip/", "/vsitar/", "/vsigzip/")
+# Files beside a raster, which hold none of its pixels.
+_BESIDE = (".aux.xml", ".ovr", ".msk")
+
 
 def data_file(path: str | Path) -> str:
     """The file that holds the pixels: that of an ENVI header, or the path itself.
@@ -27,6 +32,46 @@ def data_file(path: str | Path) -> str:
     if file.suffix.lower() == ".hdr" and file.is_file():
         return str(data_file_of_header(file))
     return str(path)
+
+
+def files_of(*names: str | Path | None) -> list[str | Path]:
+    """What these names mean, with the files that a VRT among them is made of."""
+    given = [name for name in names if name is not None]
+    vrts = (str(name) for name in given if _is_vrt(str(name)) and Path(name).is_file())
+    return given + [source for vrt in vrts for source in vrt_sources(vrt)]
+
+
+def vrt_sources(vrt: str) -> tuple[str, ...]:
+    """Files on disk that hold the pixels of a VRT; VRTs that it is made of are followed.
+
+    Args:
+        vrt: Its name.
+    """
+    found: list[str] = []
+    todo = [vrt]
+    while todo:
+        try:
+            with open_quietly(todo.pop()) as dataset:
+                names = dataset.files
+        except RasterioError:
+            continue  # said when its pixels are read
+        for file in filter(None, map(_file_on_disk, names)):
+            if file not in (vrt, *found) and not file.endswith(_BESIDE):
+                found.append(file)
+                todo.extend([file] if _is_vrt(file) else [])
+    return tuple(found)
+
+
+def _is_vrt(name: str) -> bool:
+    return name.lower().endswith(".vrt")
+
+
+def _file_on_disk(name: str) -> str | None:
+    """The file that GDAL calls so, or the archive that it lies in; None where it is not on disk."""
+    prefix = next((prefix for prefix in _ARCHIVES if name.startswith(prefix)), "")
+    path = Path(name.removeprefix(prefix))
+    places = (path, *path.parents) if prefix else (path,)
+    return next((str(place) for place in places if place.is_file()), None)
 
 
 def _remote_data_file(url: str) -> str:

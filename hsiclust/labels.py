@@ -187,7 +187,7 @@ class LabelStore:
             whole = np.full(array.chunks, array.fill_value, np.uint8)
             whole[tuple(map(slice, values.shape))] = values
             values = whole
-        data = _COMPRESSION.encode(np.ascontiguousarray(values))
+        data = _COMPRESSION.encode(np.ascontiguousarray(values, np.uint8))
         put(self.path / name / array.metadata.encode_chunk_key(place), data)
 
     def read(self, window: Window) -> NDArray[np.uint8]:

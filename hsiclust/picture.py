@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hsiclust.accuracy import Accuracy
 from hsiclust.comparison import Comparison, compare
+from hsiclust.datafile import files_of
 from hsiclust.errors import InputError
 from hsiclust.falsecolour import NO_DATA, Image, false_colour
 from hsiclust.grid import PixelGrid, Window
@@ -87,7 +88,7 @@ def report(label_map: Path, output: Path, options: ReportOptions | None = None) 
     """
     chosen = options or ReportOptions()
     refuse_existing(output, chosen.overwrite)
-    refuse_inputs(output, label_map, chosen.scene, chosen.truth)
+    refuse_inputs(output, *files_of(label_map, chosen.scene, chosen.truth))
     with open_raster(str(label_map)) as dataset:
         grid = grid_of(dataset)
     step = -(-max(grid.rows, grid.cols) // _LONGEST_SIDE)

@@ -257,7 +257,7 @@ def _fill(file: int, blocks: Sequence[NDArray[np.generic]], places: Sequence[int
         while done < len(memory):
             count = os.preadv(file, [memory[done:]], place + done)
             if count == 0:
-                raise EOFError("the file has become shorter than its header says")
+                raise EOFError("the file has become shorter than it was")
             done += count
 
 

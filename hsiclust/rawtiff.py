@@ -12,12 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterioWindow
 
 from hsiclust.errors import InputError
+from hsiclust.grid import Window
 from hsiclust.rawcube import Interleave, RawCube
 
 # Most strips whose places are asked for: one by one, about a microsecond each.
 _MOST_STRIPS = 2**18
+# Strips up to this size are read through GDAL as well, to compare a few lines.
+_COMPARED_BYTES = 2**27
+# What GDAL would change while it reads: bits are unpacked, colours become others.
+_CHANGED = ("NBITS", "SOURCE_COLOR_SPACE")
 
 
 def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | None:
@@ -30,14 +36,14 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | None:
     Raises:
         InputError: The file is shorter than its tags say.
     """
-    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    structure = dataset.tags(ns="IMAGE_STRUCTURE") | dataset.tags(1, ns="IMAGE_STRUCTURE")
     lines, cols = dataset.block_shapes[0]
     strips = -(-dataset.height // lines)
     pixelwise = structure.get("INTERLEAVE") == "PIXEL"
     planes = 1 if pixelwise else dataset.count
     if (
         dataset.driver != "GTiff"
-        or "COMPRESSION" in structure
+        or not structure.keys().isdisjoint(("COMPRESSION", *_CHANGED))
         or cols != dataset.width
         or strips * planes > _MOST_STRIPS
         or not Path(path).is_file()
@@ -47,44 +53,59 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | None:
     heights = np.full(strips, lines)
     heights[-1] = dataset.height - lines * (strips - 1)
     sizes = heights * cols * dtype.itemsize * (dataset.count if pixelwise else 1)
-    places = _places(dataset, planes, sizes)
+    places = _places(dataset, planes, strips)
     if places is None:
         return None
     with Path(path).open("rb") as file:
         order = ">" if file.read(2) == b"MM" else "<"
-    found: tuple[Interleave, int | None] | None = None
-    if pixelwise and _follow(places[0], sizes):
-        found = "bip", None
-    elif not pixelwise and _follow(places.ravel(), np.tile(sizes, planes)):
-        found = "bsq", None
-    elif not pixelwise and _follow(places.T.ravel(), np.repeat(sizes, planes)):
-        found = ("bil", None) if lines == 1 else ("bsq", lines)
-    if found is None:
+    arrangement = _arrangement(places, sizes, lines, pixelwise)
+    if arrangement is None:
         return None
     shape = (dataset.count, dataset.height, dataset.width)
-    cube = RawCube(path, *shape, order + dtype.str[1:], int(places[0, 0]), *found)
+    cube = RawCube(path, *shape, order + dtype.str[1:], int(places[0, 0]), *arrangement)
     size = Path(path).stat().st_size
     if size < cube.nbytes:
         raise InputError(
             f"{path}: the file holds {size} bytes, its tags ask for {cube.nbytes}; it is cut short"
         )
-    return cube
+    return cube if sizes[0] > _COMPARED_BYTES or _is_what_gdal_reads(cube, dataset) else None
 
 
-def _places(
-    dataset: DatasetReader, planes: int, sizes: NDArray[np.int64]
-) -> NDArray[np.int64] | None:
-    """Where each plane's strips begin, `(planes, strips)`; None unless all have these sizes."""
-    places = np.empty((planes, len(sizes)), np.int64)
-    for plane in range(planes):
-        for strip, expected in enumerate(sizes):
-            name = f"0_{strip}"
-            size = dataset.get_tag_item(f"BLOCK_SIZE_{name}", "TIFF", bidx=plane + 1)
-            place = dataset.get_tag_item(f"BLOCK_OFFSET_{name}", "TIFF", bidx=plane + 1)
-            if size is None or place is None or int(size) != expected:
-                return None  # not all there, or fewer bits a value
-            places[plane, strip] = int(place)
+def _is_what_gdal_reads(cube: RawCube, dataset: DatasetReader) -> bool:
+    """Compare a few lines: bits may lie in another order, which no tag of GDAL's says."""
+    bands = sorted({0, cube.bands - 1})
+    for row in sorted({0, cube.rows // 2, cube.rows - 1}):
+        found = cube.read(Window(row, 0, 1, cube.cols), bands)
+        line = RasterioWindow(0, row, cube.cols, 1)
+        expected = dataset.read([band + 1 for band in bands], window=line)
+        if found.tobytes() != expected.tobytes():
+            return False
+    return True
+
+
+def _places(dataset: DatasetReader, planes: int, strips: int) -> NDArray[np.int64] | None:
+    """Where each plane's strips begin, `(planes, strips)`; None where one is not there."""
+    places = np.empty((planes, strips), np.int64)
+    for plane, strip in np.ndindex(planes, strips):
+        place = dataset.get_tag_item(f"BLOCK_OFFSET_0_{strip}", "TIFF", bidx=plane + 1)
+        if place is None:
+            return None
+        places[plane, strip] = int(place)
     return places
+
+
+def _arrangement(
+    places: NDArray[np.int64], sizes: NDArray[np.int64], lines: int, pixelwise: bool
+) -> tuple[Interleave, int | None] | None:
+    """Order of the axes, and after how many lines a BSQ begins anew; None of scattered strips."""
+    planes = len(places)
+    if pixelwise:
+        return ("bip", None) if _follow(places[0], sizes) else None
+    if _follow(places.ravel(), np.tile(sizes, planes)):
+        return "bsq", None
+    if _follow(places.T.ravel(), np.repeat(sizes, planes)):
+        return ("bil", None) if lines == 1 else ("bsq", lines)
+    return None
 
 
 def _follow(places: NDArray[np.int64], sizes: NDArray[np.int64]) -> bool:

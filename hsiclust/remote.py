@@ -56,12 +56,11 @@ def gdal_name(name: str) -> str:
 def gdal_settings(name: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """GDAL's settings for a file. What the user has set stays.
 
-    Of a compressed ENVI file GDAL would leave a note of its size beside it, and uncompressed blocks
-    of a GeoTIFF need not go through its cache. On servers, it does not know `AWS_ENDPOINT_URL`,
-    which every other client of S3 goes by; it is told in its own words.
+    Of a compressed ENVI file GDAL would leave a note of its size beside it. On servers, it does not
+    know `AWS_ENDPOINT_URL`, which every other client of S3 goes by; it is told in its own words.
     """
     if not is_remote(name):
-        settings = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO", "GTIFF_DIRECT_IO": "YES"}
+        settings = {"CPL_VSIL_GZIP_WRITE_PROPERTIES": "NO"}
         return {key: value for key, value in settings.items() if key not in environment}
     alone = urlsplit(name).path.lower().endswith(_ALONE)
     settings = {

@@ -1,8 +1,8 @@
 """Scenes on disk: their pixel grid, bands, and windows of their pixels.
 
 `Scene.open` reads metadata only. `Scene.read` touches pixels, from any thread or process:
-raw ENVI cubes by plain reads, everything else through rasterio with one GDAL handle a
-thread, because a GDAL handle must never be shared between threads.
+raw cubes by plain reads, HDF5 and Zarr through h5py and zarr, everything else through rasterio with
+one GDAL handle a thread, because a GDAL handle must never be shared between threads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rasterio.io import DatasetReader
 
 from hsiclust.bands import Bands, describe_bands
 from hsiclust.cube import CubeFacts, CubeReader
-from hsiclust.datafile import data_file
+from hsiclust.datafile import data_file, vrt_sources
 from hsiclust.envi import raw_envi
 from hsiclust.errors import InputError
 from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
@@ -31,10 +31,7 @@ from hsiclust.products import hdf5_cube
 from hsiclust.rasters import GdalReader, cache_bytes, grid_of, open_raster
 from hsiclust.rawcube import RawCube
 from hsiclust.rawtiff import raw_tiff
-from hsiclust.remote import (
-    is_remote,
-    source_stamp,
-)
+from hsiclust.remote import is_remote, source_stamp
 from hsiclust.scratch import Scratch
 from hsiclust.validity import valid_pixels
 
@@ -240,9 +237,7 @@ def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | None:
 
 
 def _sources(path: str, dataset: DatasetReader) -> tuple[str, ...]:
-    if dataset.driver != "VRT":
-        return ()
-    return tuple(name for name in dataset.files if name != path and Path(name).is_file())
+    return vrt_sources(path) if dataset.driver == "VRT" else ()
 
 
 def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -> Scene:
@@ -272,7 +267,8 @@ def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
 
 def _blocks(dataset: DatasetReader, raw: RawCube | None) -> tuple[int, int]:
     if raw is not None:
-        return raw.lines or 1, raw.cols
+        whole = raw.lines is not None and raw.rows_at_once(raw.bands) == raw.lines
+        return (raw.lines or 1) if whole else 1, raw.cols
     rows, cols = dataset.block_shapes[0]
     return min(rows, dataset.height), min(cols, dataset.width)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hsiclust.datafile import files_of
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import OutputExistsError, UsageError
 from hsiclust.grid import Bounds
@@ -67,7 +68,7 @@ def tile(
     """
     where = store_location(output)
     if isinstance(where, Path):
-        refuse_inputs(where, path, options.model)
+        refuse_inputs(where, *files_of(path, options.model))
     if is_there(where) and not is_tile_store(where):
         raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)

@@ -19,6 +19,7 @@ import torch
 
 from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import Pixels, StoredTiles, StreamedPixels, TrainingPixels
+from hsiclust.datafile import files_of
 from hsiclust.devices import resolve_device
 from hsiclust.errors import HsiclustError, StoppedError
 from hsiclust.heldout import score_held_out
@@ -68,7 +69,7 @@ def train(
     for written in (output, *_split_files(output, len(sources), options)):
         refuse_existing(written, options.overwrite or (unfinished and written != output))
         given = (options.mask, options.init, options.match_to, options.labels)
-        refuse_inputs(written, *sources, *given)
+        refuse_inputs(written, *files_of(*sources, *given))
     with locked(output):
         try:
             return _train(sources, output, options, progress)

@@ -63,6 +63,14 @@ def test_plain_tags_that_contradict_imagery_tags(wavelength: str) -> None:
     assert describe_bands(["", "", ""], {}, imagery, plain).wavelengths == (697.0, 687.0, 697.0)
 
 
+def test_imagery_tags_that_are_not_rounded_are_believed() -> None:
+    imagery = [{"CENTRAL_WAVELENGTH_UM": f"0.{nm}"} for nm in (6974, 6871, 6968)]
+    plain = [{"wavelength": nm} for nm in ("697", "687", "697")]
+    bands = describe_bands(["", "", ""], {}, imagery, plain)
+    assert bands.wavelengths == (697.4, 687.1, 696.8)
+    assert bands.units == "Micrometers"
+
+
 def test_a_list_of_the_wrong_length_is_not_believed() -> None:
     bands = describe_bands(["", "", ""], {"wavelength": "{1, 2}", "bbl": "{x, 1, 1}"}, NONE, NONE)
     assert bands.wavelengths is None
@@ -101,12 +109,19 @@ def test_a_sensor_of_two_detectors_matches_its_own_rounded_list() -> None:
         assert match_bands(used, scene, model, "s") == tuple(used)
 
 
-def test_a_list_in_another_order_matches_by_wavelength() -> None:
-    centres = (677.0, 686.6, 696.5, 686.91, 696.55, 706.19)
-    order = sorted(range(6), key=lambda band: centres[band])
-    scene = Bands(6, wavelengths=tuple(centres[band] for band in order))
-    found = match_bands(range(6), Bands(6, wavelengths=centres), scene, "s")
-    assert [order[band] for band in found] == list(range(6))
+@pytest.mark.parametrize(
+    "centres",
+    [
+        (677.0, 686.6, 696.5, 686.91, 696.55, 706.19),
+        (667.0, 677.0, 686.91, 686.6, 696.5, 706.19, 716.0),  # moved by less than a rounding
+    ],
+)
+def test_a_list_in_another_order_matches_by_wavelength(centres: tuple[float, ...]) -> None:
+    count = len(centres)
+    order = sorted(range(count), key=lambda band: centres[band])
+    scene = Bands(count, wavelengths=tuple(centres[band] for band in order))
+    found = match_bands(range(count), Bands(count, wavelengths=centres), scene, "s")
+    assert [order[band] for band in found] == list(range(count))
 
 
 def test_bands_without_wavelengths_match_by_number() -> None:

@@ -29,6 +29,7 @@ from hsiclust.prediction_plan import plan_prediction
 from hsiclust.predictoptions import PredictOptions
 from hsiclust.rasters import open_raster
 from hsiclust.sample import TransformOptions
+from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.training import train
@@ -294,8 +295,15 @@ def test_an_output_never_replaces_what_a_vrt_is_made_of(
     scene = tmp_path / "scene.vrt"
     rasterio.shutil.copy(fields[0], scene, driver="VRT")
     before = fields[0].read_bytes()
-    with pytest.raises(UsageError, match=r"scene\.tif: .*name another output"):
-        predict(str(scene), model, fields[0], replace(HERE, overwrite=True))
+    outer = tmp_path / "outer.vrt"
+    outer.write_text(scene.read_text().replace(">scene.tif<", ">scene.vrt<"))
+    (tmp_path / "scene.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    assert set(Scene.open(outer).sources) == {str(scene), str(fields[0])}
+    for name in (scene, outer):
+        with pytest.raises(UsageError, match=r"scene\.tif: .*name another output"):
+            predict(str(name), model, fields[0], replace(HERE, overwrite=True))
+        with pytest.raises(UsageError, match=r"scene\.tif: .*name another output"):
+            train([str(name)], fields[0], TrainOptions(overwrite=True))
     assert fields[0].read_bytes() == before
 
 

@@ -1,5 +1,6 @@
 """Uncompressed GeoTIFFs are read without GDAL, and GDAL says the same of them."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ def same_as_gdal(path: Path) -> Scene:
     """The scene, when all that is read of it is what GDAL reads."""
     scene = Scene.open(path)
     with rasterio.open(path) as dataset:
-        for window in WINDOWS:
-            for bands in ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [3, 4], [8, 2, 11]):
+        whole = Window(0, 0, dataset.height, dataset.width)
+        for window in (whole, *filter(None, map(whole.shared_with, WINDOWS))):
+            for bands in (list(range(dataset.count)), [3, 2], [3]):
                 expected = dataset.read(
                     [band + 1 for band in bands], window=RasterioWindow.from_slices(*window.slices)
                 )
@@ -73,9 +75,19 @@ def test_strips_of_all_bands_after_each_other(tmp_path: Path, lines: int) -> Non
     assert scene.blocks == (lines, 70)
 
 
-def _tiles_as_wide(path: Path, cube: NDArray[np.int16]) -> None:
-    wide = np.concatenate([cube, cube[:, :, :10]], axis=2)
-    write_raster(path, wide, tiled=True, blockxsize=80, blockysize=32)
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_tiles_as_wide_as_the_scene(tmp_path: Path, interleave: str) -> None:
+    """The last is filled up with rows that are none of the scene's."""
+    wide = np.concatenate([fields_cube()[0], fields_cube()[0][:, :, :10]], axis=2)
+    path = write_raster(
+        tmp_path / "a.tif",
+        wide,
+        tiled=True,
+        blockxsize=80,
+        blockysize=32,
+        interleave=interleave,
+    )
+    same_as_gdal(path)
 
 
 def _sparse(path: Path, cube: NDArray[np.int16]) -> None:
@@ -98,6 +110,30 @@ def _of_twelve_bits(path: Path, cube: NDArray[np.int16]) -> None:
     write_raster(path, cube.astype(np.uint16), interleave="pixel", blockysize=1, NBITS=12)
 
 
+def _of_few_bits_that_fill_their_bytes(path: Path, cube: NDArray[np.int16]) -> None:
+    """Seven pixels of 15 bits take as many bytes as seven of 16."""
+    narrow = cube[:, :, :7].astype(np.uint16)
+    write_raster(path, narrow, interleave="band", blockysize=1, NBITS=15)
+
+
+def _in_colours_of_print(path: Path, cube: NDArray[np.int16]) -> None:
+    """GDAL makes others of them."""
+    inks = cube[:4].astype(np.uint8)
+    write_raster(path, inks, interleave="pixel", blockysize=1, photometric="CMYK")
+
+
+def _with_bits_in_another_order(path: Path, cube: NDArray[np.int16]) -> None:
+    """The tag PlanarConfiguration, which may be left out, becomes FillOrder 2."""
+    write_raster(path, cube, interleave="pixel", blockysize=1)
+    data = bytearray(path.read_bytes())
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, directory)
+    entries = range(directory + 2, directory + 2 + 12 * count, 12)
+    (place,) = (entry for entry in entries if struct.unpack_from("<H", data, entry) == (284,))
+    struct.pack_into("<HHIHH", data, place, 266, 3, 1, 2, 0)
+    path.write_bytes(data)
+
+
 def _compressed(path: Path, cube: NDArray[np.int16]) -> None:
     write_raster(path, cube, interleave="pixel", blockysize=1, compress="packbits")
 
@@ -107,7 +143,17 @@ def _cog(path: Path, cube: NDArray[np.int16]) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [_tiles_as_wide, _sparse, _written_backwards, _of_twelve_bits, _compressed, _cog]
+    "write",
+    [
+        _sparse,
+        _written_backwards,
+        _of_twelve_bits,
+        _of_few_bits_that_fill_their_bytes,
+        _in_colours_of_print,
+        _with_bits_in_another_order,
+        _compressed,
+        _cog,
+    ],
 )
 def test_other_files_are_left_to_gdal(tmp_path: Path, write: object) -> None:
     assert callable(write)
