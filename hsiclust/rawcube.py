@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -82,10 +82,7 @@ class RawCube:
         shape = (len(bands), window.rows, window.cols)
         on_disk = [shape[axis] for axis in np.argsort(axes)]
         block = np.empty(on_disk, np.dtype(self.dtype).newbyteorder("=")).transpose(axes)
-        for piece in self.pieces(window, bands):
-            rows, cols = piece.window.relative_to(window).slices
-            block[:, rows, cols] = piece.values
-        return block
+        return gathered(self.pieces(window, bands), window, block)
 
     def pieces(self, window: Window, bands: Sequence[int]) -> Iterator[Piece]:
         """Read a window piece by piece, from its top to its bottom, each byte once.
@@ -234,6 +231,16 @@ class RawCube:
     def _line(self) -> int:
         """Bytes of a line of one band."""
         return self.cols * self._value
+
+
+def gathered(
+    pieces: Iterable[Piece], window: Window, block: NDArray[np.generic]
+) -> NDArray[np.generic]:
+    """Copy the pieces of a window to where they belong in `block`, `(band, row, col)`."""
+    for piece in pieces:
+        rows, cols = piece.window.relative_to(window).slices
+        block[:, rows, cols] = piece.values
+    return block
 
 
 @contextmanager

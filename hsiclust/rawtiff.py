@@ -1,12 +1,13 @@
-"""GeoTIFFs that are raw cubes inside: uncompressed, in strips that follow each other.
+"""GeoTIFFs that are raw cubes inside: uncompressed, in strips that follow each other, or in tiles.
 
-GDAL reads the tags; where it says that strips lie is all that is needed to read them. Its own way
-is to unpack a strip for one band after the other: lines of 200 bands, pixel by pixel, as it
+GDAL reads the tags; where it says that blocks lie is all that is needed to read them. Its own way
+is to unpack a block for one band after the other: lines of 200 bands, pixel by pixel, as it
 writes them itself, take it thirty times as long as the disk.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,18 @@ from rasterio.windows import Window as RasterioWindow
 
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
-from hsiclust.rawcube import Interleave, RawCube
+from hsiclust.rawcube import RawCube
+from hsiclust.tiledcube import TiledCube
 
-# Most strips whose places are asked for: one by one, about a microsecond each.
-_MOST_STRIPS = 2**18
-# Strips up to this size are read through GDAL as well, to compare a few lines.
+# Most blocks whose places are asked for: one by one, about a microsecond each.
+_MOST_BLOCKS = 2**18
+# Blocks up to this size are read through GDAL as well, to compare a few lines.
 _COMPARED_BYTES = 2**27
 # What GDAL would change while it reads: bits are unpacked, colours become others.
 _CHANGED = ("NBITS", "SOURCE_COLOR_SPACE")
 
 
-def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | None:
+def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
     """Describe an uncompressed GeoTIFF, or return None when only GDAL can read it.
 
     Args:
@@ -38,74 +40,92 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | None:
     """
     structure = dataset.tags(ns="IMAGE_STRUCTURE") | dataset.tags(1, ns="IMAGE_STRUCTURE")
     lines, cols = dataset.block_shapes[0]
-    strips = -(-dataset.height // lines)
+    down, across = -(-dataset.height // lines), -(-dataset.width // cols)
     pixelwise = structure.get("INTERLEAVE") == "PIXEL"
     planes = 1 if pixelwise else dataset.count
     if (
         dataset.driver != "GTiff"
         or not structure.keys().isdisjoint(("COMPRESSION", *_CHANGED))
-        or cols != dataset.width
-        or strips * planes > _MOST_STRIPS
+        or (cols != dataset.width and not pixelwise)
+        or planes * down * across > _MOST_BLOCKS
         or not Path(path).is_file()
     ):
         return None
-    dtype = np.dtype(dataset.dtypes[0])
-    heights = np.full(strips, lines)
-    heights[-1] = dataset.height - lines * (strips - 1)
-    sizes = heights * cols * dtype.itemsize * (dataset.count if pixelwise else 1)
-    places = _places(dataset, planes, strips)
+    places = _places(dataset, planes, down, across)
     if places is None:
         return None
     with Path(path).open("rb") as file:
         order = ">" if file.read(2) == b"MM" else "<"
-    arrangement = _arrangement(places, sizes, lines, pixelwise)
-    if arrangement is None:
-        return None
-    shape = (dataset.count, dataset.height, dataset.width)
-    cube = RawCube(path, *shape, order + dtype.str[1:], int(places[0, 0]), *arrangement)
+    dtype = order + np.dtype(dataset.dtypes[0]).str[1:]
+    cube: RawCube | TiledCube | None
+    if cols == dataset.width:
+        cube = _strips(path, dataset, dtype, places[:, :, 0])
+    else:
+        cube = _tiles(path, dataset, dtype, places[0])
     size = Path(path).stat().st_size
-    if size < cube.nbytes:
+    if cube is not None and size < cube.nbytes:
         raise InputError(
             f"{path}: the file holds {size} bytes, its tags ask for {cube.nbytes}; it is cut short"
         )
-    return cube if sizes[0] > _COMPARED_BYTES or _is_what_gdal_reads(cube, dataset) else None
+    largest = lines * cols * np.dtype(dtype).itemsize * dataset.count // planes
+    if cube is None or (largest <= _COMPARED_BYTES and not _is_what_gdal_reads(cube, dataset)):
+        return None
+    return cube
 
 
-def _is_what_gdal_reads(cube: RawCube, dataset: DatasetReader) -> bool:
+def _tiles(path: str, dataset: DatasetReader, dtype: str, places: NDArray[np.int64]) -> TiledCube:
+    """Tiles that begin at these places, `(row, col)`."""
+    lines, cols = dataset.block_shapes[0]
+    tile = RawCube(path, dataset.count, lines, cols, dtype, int(places[0, 0]), "bip")
+    return TiledCube(tile, tuple(tuple(map(int, row)) for row in places))
+
+
+def _strips(
+    path: str, dataset: DatasetReader, dtype: str, places: NDArray[np.int64]
+) -> RawCube | None:
+    """Strips of each plane that begin at these places, `(plane, strip)`; None of scattered ones."""
+    planes, strips = places.shape
+    lines, cols = dataset.block_shapes[0]
+    heights = np.full(strips, lines)
+    heights[-1] = dataset.height - lines * (strips - 1)
+    sizes = heights * cols * np.dtype(dtype).itemsize * dataset.count // planes
+    shape = (dataset.count, dataset.height, dataset.width)
+    cube = RawCube(path, *shape, dtype, int(places[0, 0]), "bip")
+    if planes == 1 and dataset.count > 1:
+        return cube if _follow(places[0], sizes) else None
+    if _follow(places.ravel(), np.tile(sizes, planes)):
+        return replace(cube, interleave="bsq")
+    if not _follow(places.T.ravel(), np.repeat(sizes, planes)):
+        return None
+    if lines == 1:
+        return replace(cube, interleave="bil")
+    return replace(cube, interleave="bsq", lines=lines)
+
+
+def _is_what_gdal_reads(cube: RawCube | TiledCube, dataset: DatasetReader) -> bool:
     """Compare a few lines: bits may lie in another order, which no tag of GDAL's says."""
-    bands = sorted({0, cube.bands - 1})
-    for row in sorted({0, cube.rows // 2, cube.rows - 1}):
-        found = cube.read(Window(row, 0, 1, cube.cols), bands)
-        line = RasterioWindow(0, row, cube.cols, 1)
+    rows, cols = dataset.height, min(dataset.width, dataset.block_shapes[0][1])
+    bands = sorted({0, dataset.count - 1})
+    for row in sorted({0, rows // 2, rows - 1}):
+        found = cube.read(Window(row, 0, 1, cols), bands)
+        line = RasterioWindow(0, row, cols, 1)
         expected = dataset.read([band + 1 for band in bands], window=line)
         if found.tobytes() != expected.tobytes():
             return False
     return True
 
 
-def _places(dataset: DatasetReader, planes: int, strips: int) -> NDArray[np.int64] | None:
-    """Where each plane's strips begin, `(planes, strips)`; None where one is not there."""
-    places = np.empty((planes, strips), np.int64)
-    for plane, strip in np.ndindex(planes, strips):
-        place = dataset.get_tag_item(f"BLOCK_OFFSET_0_{strip}", "TIFF", bidx=plane + 1)
+def _places(
+    dataset: DatasetReader, planes: int, down: int, across: int
+) -> NDArray[np.int64] | None:
+    """Where each plane's blocks begin, `(plane, row, col)`; None where one is not there."""
+    places = np.empty((planes, down, across), np.int64)
+    for plane, row, col in np.ndindex(places.shape):
+        place = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=plane + 1)
         if place is None:
             return None
-        places[plane, strip] = int(place)
+        places[plane, row, col] = int(place)
     return places
-
-
-def _arrangement(
-    places: NDArray[np.int64], sizes: NDArray[np.int64], lines: int, pixelwise: bool
-) -> tuple[Interleave, int | None] | None:
-    """Order of the axes, and after how many lines a BSQ begins anew; None of scattered strips."""
-    planes = len(places)
-    if pixelwise:
-        return ("bip", None) if _follow(places[0], sizes) else None
-    if _follow(places.ravel(), np.tile(sizes, planes)):
-        return "bsq", None
-    if _follow(places.T.ravel(), np.repeat(sizes, planes)):
-        return ("bil", None) if lines == 1 else ("bsq", lines)
-    return None
 
 
 def _follow(places: NDArray[np.int64], sizes: NDArray[np.int64]) -> bool:

@@ -33,6 +33,7 @@ from hsiclust.rawcube import RawCube
 from hsiclust.rawtiff import raw_tiff
 from hsiclust.remote import is_remote, source_stamp
 from hsiclust.scratch import Scratch
+from hsiclust.tiledcube import TiledCube
 from hsiclust.validity import valid_pixels
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class Scene:
         Raises:
             InputError: The file cannot be read there.
         """
-        if isinstance(self.reader, RawCube):
+        if isinstance(self.reader, RawCube | TiledCube):
             yield from self.reader.pieces(window, bands)
             return
         parts = list(window.cut(*self.piece_shape(len(bands))))
@@ -182,7 +183,7 @@ class Scene:
     def piece_shape(self, bands: int) -> tuple[int, int]:
         """Rows and columns that are read at once: as many whole blocks as fit."""
         rows, cols = self.blocks
-        if isinstance(self.reader, RawCube):
+        if isinstance(self.reader, RawCube | TiledCube):
             return self.reader.rows_at_once(bands), cols
         fit = max(1, _PIECE_BYTES // (rows * cols * bands * np.dtype(self.dtype).itemsize))
         if cols >= self.grid.cols:
@@ -196,7 +197,7 @@ class Scene:
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
-        if isinstance(self.reader, RawCube):
+        if isinstance(self.reader, RawCube | TiledCube):
             self.reader.prefetch(window)
 
     def valid(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
@@ -228,7 +229,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     )
 
 
-def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | None:
+def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
     """The cube as it lies in the file, where it can be read without GDAL."""
     if dataset.driver == "ENVI":
         shape = (dataset.count, dataset.height, dataset.width)
@@ -253,8 +254,8 @@ def _of_cube(path: str, cube: CubeFacts, reader: Reader, nodata: float | None) -
     )
 
 
-def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
-    if raw is not None and dataset.driver == "ENVI":
+def _layout(dataset: DatasetReader, raw: Reader | None) -> str:
+    if isinstance(raw, RawCube) and dataset.driver == "ENVI":
         return f"raw ENVI {raw.interleave.upper()}"
     rows, cols = dataset.block_shapes[0]
     shape = f"strips of {rows}" if cols >= dataset.width else f"blocks of {rows} x {cols}"
@@ -265,8 +266,8 @@ def _layout(dataset: DatasetReader, raw: RawCube | None) -> str:
     return f"{dataset.driver} in {shape}, {interleave}-interleaved, {compress}"
 
 
-def _blocks(dataset: DatasetReader, raw: RawCube | None) -> tuple[int, int]:
-    if raw is not None:
+def _blocks(dataset: DatasetReader, raw: Reader | None) -> tuple[int, int]:
+    if isinstance(raw, RawCube):
         whole = raw.lines is not None and raw.rows_at_once(raw.bands) == raw.lines
         return (raw.lines or 1) if whole else 1, raw.cols
     rows, cols = dataset.block_shapes[0]

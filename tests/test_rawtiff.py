@@ -1,5 +1,6 @@
 """Uncompressed GeoTIFFs are read without GDAL, and GDAL says the same of them."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from conftest import fields_cube, write_raster
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
+from hsiclust import rawcube
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
 from hsiclust.rawcube import RawCube
 from hsiclust.scene import Scene
+from hsiclust.tiledcube import TiledCube
 
 WINDOWS = [Window(0, 0, 60, 70), Window(7, 3, 21, 60), Window(59, 69, 1, 1), Window(10, 0, 5, 70)]
 
@@ -73,6 +76,77 @@ def test_strips_of_all_bands_after_each_other(tmp_path: Path, lines: int) -> Non
     assert isinstance(scene.reader, RawCube)
     assert scene.reader.interleave == ("bil" if lines == 1 else "bsq")
     assert scene.blocks == (lines, 70)
+
+
+@pytest.mark.parametrize("endianness", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("tile", [(16, 16), (32, 64), (64, 48), (128, 64)])
+@pytest.mark.parametrize("piece", [1, 5000, 2**22])
+def test_tiles_of_all_bands_are_raw_cubes(
+    tmp_path: Path,
+    endianness: str,
+    tile: tuple[int, int],
+    piece: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those at the right and at the bottom reach beyond the scene."""
+    monkeypatch.setitem(rawcube._PIECE_BYTES, "bip", piece)
+    path = write_raster(
+        tmp_path / "a.tif",
+        fields_cube()[0],
+        interleave="pixel",
+        tiled=True,
+        blockysize=tile[0],
+        blockxsize=tile[1],
+        ENDIANNESS=endianness,
+    )
+    scene = same_as_gdal(path)
+    assert isinstance(scene.reader, TiledCube)
+    assert scene.blocks == (min(tile[0], 60), min(tile[1], 70))
+    rows, cols = scene.piece_shape(12)
+    assert tile[0] % rows == 0
+    for window in WINDOWS:
+        pieces = list(scene.pieces(window, [0, 7]))
+        assert sum(piece.window.pixels for piece in pieces) == window.pixels
+        assert all(piece.window.cols <= cols for piece in pieces)
+
+
+def tiled(path: Path) -> Path:
+    """Fields in tiles of 32, all bands in each."""
+    layout = {"interleave": "pixel", "tiled": True, "blockysize": 32, "blockxsize": 32}
+    return write_raster(path, fields_cube()[0], **layout)
+
+
+def test_the_system_is_asked_for_the_lines_of_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiled(tmp_path / "a.tif")
+    asked: set[int] = set()
+
+    def remember(_file: int, at: int, size: int, _advice: int) -> None:
+        asked.update(range(at, at + size))
+
+    monkeypatch.setattr(os, "posix_fadvise", remember)
+    before = Scene.open(path).read()
+    Scene.open(path).prefetch(Window(20, 40, 30, 10))
+    assert len(asked) == 30 * 32 * 12 * 2  # whole lines of one tile, and of the one below
+    data = bytearray(path.read_bytes())
+    for place in asked:
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+    changed = (Scene.open(path).read() != before).any(axis=0)
+    assert changed[20:50, 32:64].all()
+    assert changed.sum() == 30 * 32
+
+
+def test_a_tile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tiled(tmp_path / "a.tif")
+    scene = Scene.open(path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 6 * 32 * 12 * 2)  # its last four lines are filling
+    with pytest.raises(InputError, match=r"a\.tif: in the tile at row 32, column 64: .*shorter"):
+        scene.read()
+    with pytest.raises(InputError, match=r"a\.tif: the file holds .*cut short"):
+        Scene.open(path)
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
@@ -166,9 +240,9 @@ def test_a_file_of_too_many_strips_is_left_to_gdal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_raster(tmp_path / "a.tif", fields_cube()[0], interleave="pixel", blockysize=1)
-    monkeypatch.setattr("hsiclust.rawtiff._MOST_STRIPS", 60)
+    monkeypatch.setattr("hsiclust.rawtiff._MOST_BLOCKS", 60)
     assert isinstance(Scene.open(path).reader, RawCube)
-    monkeypatch.setattr("hsiclust.rawtiff._MOST_STRIPS", 59)
+    monkeypatch.setattr("hsiclust.rawtiff._MOST_BLOCKS", 59)
     assert not isinstance(Scene.open(path).reader, RawCube)
 
 
