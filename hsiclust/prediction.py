@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from threading import Thread
 from time import perf_counter
 from typing import cast
 
@@ -25,7 +26,9 @@ from hsiclust.models.base import Precision
 from hsiclust.output import all_locked, remove
 from hsiclust.prediction_plan import PredictPlan
 from hsiclust.predictoptions import PredictOptions
+from hsiclust.readplan import ReadPlan
 from hsiclust.runmaps import drafts
+from hsiclust.scene import Scene
 from hsiclust.tilegrid import RowsDone, Tile, TileGrid
 from hsiclust.trial import fastest
 from hsiclust.workbench import label_strip
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 _TRIAL_BLOCKS = 4
+# Most that the system is asked to read before anyone needs it; it has to fit into its memory.
+_FIRST_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,7 @@ def label_strips(
         log.info("going on with an earlier run: %d of %d tiles done", resumed, count)
     labelled, clock, rows = 0, Clock(), RowsDone(job.tiles, missing)
     if todo:
+        _read_ahead(plan, job.reading, list(todo)[: plan.run.in_flight])
         with ExitStack() as stack:
             ready = stack.enter_context(_engine_of(plan, engine))
             work = ready.run(label_strip, job, list(todo), "strip", plan.run.in_flight)
@@ -207,6 +213,29 @@ def label_strips(
                 if advance is not None:
                     advance(rows.after(tiles[strip]))
     return Labelling(count, resumed, labelled, clock)
+
+
+def _read_ahead(plan: PredictPlan, reading: ReadPlan, strips: list[int]) -> None:
+    """Tell the system what the first strips need, while workers start; later ones are told by them.
+
+    It would be told step by step otherwise, and all threads would wait for the disk.
+    """
+    if not isinstance(plan.source, SceneComponents) or plan.engine.standing:
+        return
+    scene, steps, left = plan.source.scene, [], _FIRST_BYTES
+    for number in sorted({number for strip in strips for number in reading.steps_of(strip)}):
+        step = reading.step(number)
+        left -= scene.nbytes // scene.grid.window.pixels * step.pixels
+        if left < 0:
+            break
+        steps.append(step)
+    Thread(target=_prefetch, args=(scene, steps), daemon=True).start()
+
+
+def _prefetch(scene: Scene, steps: list[Window]) -> None:
+    with suppress(OSError):  # a hint; whoever reads says what is wrong
+        for step in steps:
+            scene.prefetch(step)
 
 
 def _engine_of(plan: PredictPlan, engine: Engine | None) -> AbstractContextManager[Engine]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from hsiclust.api import export, predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
+from hsiclust.grid import Window
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
 from hsiclust.prediction import new_store
@@ -617,3 +619,42 @@ def test_an_envi_map_never_replaces_a_scene_or_its_header(model: Path, tmp_path:
     with pytest.raises(OutputExistsError, match=r"q\.hdr would replace that of q\.bsq"):
         predict(str(scene), model, tmp_path / "q.img", options)
     assert (tmp_path / "q.hdr").read_bytes() == header
+
+
+@pytest.mark.parametrize("room", [2**29, 20_000])
+def test_the_system_is_told_what_the_first_strips_need(
+    fields: tuple[Path, Path],
+    model: Path,
+    tmp_path: Path,
+    room: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not of what an earlier run has done, and no more than there is memory for."""
+    options, output = replace(HERE, tile=10), tmp_path / "map.tif"
+    plan = plan_prediction(str(fields[0]), model, output, options)
+    reading, store = plan.job.reading, new_store(plan)
+    store.open_or_create(plan.job.run, overwrite=False)
+    for number in [*reading.tiles_of(0), *reading.tiles_of(1)]:
+        core = plan.job.tiles[number].core
+        store.write(plan.job.tiles[number], np.ones((core.rows, core.cols), np.uint8), None)
+    told: list[Window] = []
+    threads: list[Thread] = []
+
+    class Remembered(Thread):
+        def start(self) -> None:
+            threads.append(self)
+            super().start()
+
+    monkeypatch.setattr("hsiclust.prediction._FIRST_BYTES", room)
+    monkeypatch.setattr("hsiclust.prediction.Thread", Remembered)
+    monkeypatch.setattr(Scene, "prefetch", lambda _, window: told.append(window))
+    monkeypatch.setattr("hsiclust.strips._READ_AHEAD", 10**6)
+    run_prediction(plan, options)
+    for thread in threads:
+        thread.join()
+    steps = [reading.step(number) for number in range(reading.count)]
+    needed = [steps[number] for strip in (2, 3) for number in reading.steps_of(strip)]
+    assert 0 < len(told) < len(steps)
+    assert told == sorted(set(needed), key=lambda step: step.row)[: len(told)]
+    assert sum(step.pixels for step in told) * 12 * 2 <= room
+    assert (len(told) < len(set(needed))) == (room == 20_000)
