@@ -271,7 +271,7 @@ def _match_wavelengths(
     steps = np.abs(np.diff(np.asarray(model)))
     spacing = float(np.median(steps)) if len(steps) else float(model[0])
     # Where two detectors overlap, the band nearest to a rounded centre may be the other one's.
-    exact = len({model[index] for index in used} & set(scene)) == len(used)
+    exact = all(model.count(model[index]) == scene.count(model[index]) == 1 for index in used)
     if not exact and len(model) == len(scene) and _all_within(_SAME_SENSOR * spacing, model, scene):
         return tuple(used)
     matched = []

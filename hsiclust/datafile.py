@@ -42,7 +42,7 @@ def files_of(*names: str | Path | None) -> list[str | Path]:
 
 
 def vrt_sources(vrt: str) -> tuple[str, ...]:
-    """Files on disk that hold the pixels of a VRT; VRTs that it is made of are followed.
+    """Files on disk that GDAL says a VRT is made of, VRTs among them followed.
 
     Args:
         vrt: Its name.
@@ -53,8 +53,8 @@ def vrt_sources(vrt: str) -> tuple[str, ...]:
         try:
             with open_quietly(todo.pop()) as dataset:
                 names = dataset.files
-        except RasterioError:
-            continue  # said when its pixels are read
+        except (RasterioError, UnicodeEncodeError):
+            continue  # said by whoever reads it
         for file in filter(None, map(_file_on_disk, names)):
             if file not in (vrt, *found) and not file.endswith(_BESIDE):
                 found.append(file)

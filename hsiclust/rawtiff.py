@@ -23,6 +23,8 @@ from hsiclust.tiledcube import TiledCube
 
 # Most blocks whose places are asked for: one by one, about a microsecond each.
 _MOST_BLOCKS = 2**18
+# Tiles that are smaller are read faster by GDAL: each is a file opened, and a piece.
+_SMALLEST_TILE = 2**16
 # Blocks up to this size are read through GDAL as well, to compare a few lines.
 _COMPARED_BYTES = 2**26
 # What GDAL would change while it reads: bits are unpacked, colours become others.
@@ -44,10 +46,11 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
     down, across = -(-dataset.height // lines), -(-dataset.width // cols)
     pixelwise = structure.get("INTERLEAVE") == "PIXEL"
     planes = 1 if pixelwise else dataset.count
+    block = lines * cols * np.dtype(dataset.dtypes[0]).itemsize * dataset.count // planes
     if (
         dataset.driver != "GTiff"
         or not structure.keys().isdisjoint(("COMPRESSION", *_CHANGED))
-        or (cols != dataset.width and not pixelwise)
+        or (cols != dataset.width and not (pixelwise and block >= _SMALLEST_TILE))
         or planes * down * across > _MOST_BLOCKS
         or not Path(path).is_file()
     ):
@@ -68,8 +71,7 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
         raise InputError(
             f"{path}: the file holds {size} bytes, its tags ask for {cube.nbytes}; it is cut short"
         )
-    largest = lines * cols * np.dtype(dtype).itemsize * dataset.count // planes
-    if cube is None or (largest <= _COMPARED_BYTES and not _is_what_gdal_reads(cube, dataset)):
+    if cube is None or (block <= _COMPARED_BYTES and not _is_what_gdal_reads(cube, dataset)):
         return None
     return cube
 

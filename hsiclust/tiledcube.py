@@ -41,8 +41,9 @@ class TiledCube:
         """Read a window piece by piece, each from one tile; else as `RawCube.pieces`."""
         for tile, part, origin in self._tiles(window):
             try:
-                for piece in tile.pieces(part, bands):
-                    yield Piece(_moved(piece.window, origin), piece.values)
+                for low in part.cut(self.rows_at_once(len(bands)), tile.cols):
+                    for piece in tile.pieces(low, bands):
+                        yield Piece(_moved(piece.window, origin), piece.values)
             except InputError as error:
                 place = f"{tile.path}: in the tile at row {origin.row}, column {origin.col}"
                 raise InputError(f"{place}: {error}") from error

@@ -124,6 +124,12 @@ def test_a_list_in_another_order_matches_by_wavelength(centres: tuple[float, ...
     assert [order[band] for band in found] == list(range(count))
 
 
+def test_a_centre_that_stands_there_twice_is_not_exact() -> None:
+    model = Bands(6, wavelengths=(677.0, 687.0, 697.0, 687.0, 697.0, 707.0))
+    scene = Bands(6, wavelengths=(677.0, 687.0, 697.0, 687.0, 697.0, 707.1))
+    assert match_bands((3, 4), model, scene, "s") == (3, 4)
+
+
 def test_bands_without_wavelengths_match_by_number() -> None:
     assert match_bands((0, 3), Bands(4), Bands(4, wavelengths=(1.0, 2.0, 3.0, 4.0)), "s") == (0, 3)
 

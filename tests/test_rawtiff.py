@@ -90,6 +90,7 @@ def test_tiles_of_all_bands_are_raw_cubes(
 ) -> None:
     """Those at the right and at the bottom reach beyond the scene."""
     monkeypatch.setitem(rawcube._PIECE_BYTES, "bip", piece)
+    monkeypatch.setattr("hsiclust.rawtiff._SMALLEST_TILE", 16 * 16 * 12 * 2)
     path = write_raster(
         tmp_path / "a.tif",
         fields_cube()[0],
@@ -107,13 +108,19 @@ def test_tiles_of_all_bands_are_raw_cubes(
     for window in WINDOWS:
         pieces = list(scene.pieces(window, [0, 7]))
         assert sum(piece.window.pixels for piece in pieces) == window.pixels
-        assert all(piece.window.cols <= cols for piece in pieces)
+        assert all(piece.window.rows <= rows and piece.window.cols <= cols for piece in pieces)
 
 
 def tiled(path: Path) -> Path:
     """Fields in tiles of 32, all bands in each."""
     layout = {"interleave": "pixel", "tiled": True, "blockysize": 32, "blockxsize": 32}
-    return write_raster(path, fields_cube()[0], **layout)
+    return write_raster(path, fields_cube()[0].astype(np.float64), **layout)
+
+
+def test_small_tiles_are_left_to_gdal(tmp_path: Path) -> None:
+    layout = {"interleave": "pixel", "tiled": True, "blockysize": 32, "blockxsize": 32}
+    path = write_raster(tmp_path / "a.tif", fields_cube()[0], **layout)
+    assert not isinstance(same_as_gdal(path).reader, TiledCube)
 
 
 def test_the_system_is_asked_for_the_lines_of_tiles(
@@ -128,7 +135,7 @@ def test_the_system_is_asked_for_the_lines_of_tiles(
     monkeypatch.setattr(os, "posix_fadvise", remember)
     before = Scene.open(path).read()
     Scene.open(path).prefetch(Window(20, 40, 30, 10))
-    assert len(asked) == 30 * 32 * 12 * 2  # whole lines of one tile, and of the one below
+    assert len(asked) == 30 * 32 * 12 * 8  # whole lines of one tile, and of the one below
     data = bytearray(path.read_bytes())
     for place in asked:
         data[place] ^= 0xFF
@@ -142,7 +149,7 @@ def test_a_tile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tiled(tmp_path / "a.tif")
     scene = Scene.open(path)
     with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 6 * 32 * 12 * 2)  # its last four lines are filling
+        file.truncate(path.stat().st_size - 6 * 32 * 12 * 8)  # its last four lines are filling
     with pytest.raises(InputError, match=r"a\.tif: in the tile at row 32, column 64: .*shorter"):
         scene.read()
     with pytest.raises(InputError, match=r"a\.tif: the file holds .*cut short"):

@@ -1,4 +1,5 @@
 import gzip
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hsiclust.datafile import files_of
 from hsiclust.demonstration import demo_scene
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
@@ -240,3 +242,11 @@ def test_blocks_of_a_raster(
 def test_blocks_of_a_raw_cube_are_lines(tmp_path: Path, interleave: str) -> None:
     path = write_envi(tmp_path / "a.img", fields_cube()[0], interleave)
     assert Scene.open(path).blocks == (1, 70)
+
+
+def test_a_vrt_of_a_name_that_is_no_text_is_left_to_who_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"sc\xe9ne.vrt")
+    path.write_text("<VRTDataset/>")
+    assert files_of(path, None) == [path]
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        Scene.open(path)
