@@ -7,7 +7,6 @@ safe on disk, one writer a chunk and a flag that is written after it.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -18,20 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hsiclust.errors import StorageError, UsageError
 from hsiclust.output import locked, remove
+from hsiclust.s3client import in_short, s3_client
 
 if TYPE_CHECKING:
     import zarr
-    from obstore.auth.boto3 import Boto3CredentialProvider
-    from obstore.store import S3Config, S3Store
     from zarr.storage import StoreLike
 
 # `pathlib` folds the two slashes of a URL into one; a path made from a URL still names it.
 _S3_URL = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)/+(?P<key>.+?)/*")
 _SUFFIX = ".zarr"
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
-_NO_SIGNATURE = ("AWS_NO_SIGN_REQUEST", "AWS_SKIP_SIGNATURE")
-_TRUE = frozenset({"1", "yes", "true", "on"})
-_MOST_RETRIES = 5
 
 Mode = Literal["r", "r+", "w"]
 
@@ -142,9 +136,9 @@ def is_there(where: Location) -> bool:
         import obstore
 
         try:
-            obstore.head(_client(where.bucket), where.key)
+            obstore.head(s3_client(where.bucket), where.key)
         except FileNotFoundError:
-            return any(obstore.list(_client(where.bucket), where.key, chunk_size=1))
+            return any(obstore.list(s3_client(where.bucket), where.key, chunk_size=1))
     return True
 
 
@@ -159,7 +153,7 @@ def put(where: Location, data: bytes) -> None:
         with storage_errors(where):
             import obstore
 
-            obstore.put(_client(where.bucket), where.key, data)
+            obstore.put(s3_client(where.bucket), where.key, data)
         return
     beside = where.with_name(f".{where.name}.{os.urandom(8).hex()}")
     where.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +177,7 @@ def remove_location(where: Location) -> None:
     with storage_errors(where):
         import obstore
 
-        client = _client(where.bucket)
+        client = s3_client(where.bucket)
         for objects in obstore.list(client, where.key):
             obstore.delete(client, [item["path"] for item in objects])
 
@@ -209,7 +203,7 @@ def _remote_stamp(where: S3Url) -> tuple[object, ...]:
     with storage_errors(where):
         import obstore
 
-        client = _client(where.bucket)
+        client = s3_client(where.bucket)
         try:
             found = obstore.head(client, where.key)
         except FileNotFoundError:
@@ -248,7 +242,7 @@ def storage_errors(where: Location) -> Iterator[None]:
     except (BaseError, PermissionError, FileNotFoundError, ConnectionError, TimeoutError) as error:
         if isinstance(error, BaseZarrError):
             raise
-        raise StorageError(f"{where}: {_in_short(error)}") from error
+        raise StorageError(f"{where}: {in_short(error)}") from error
 
 
 def zarr_store(where: Location) -> StoreLike:
@@ -258,75 +252,4 @@ def zarr_store(where: Location) -> StoreLike:
     from zarr.storage import ObjectStore
 
     # A client of its own prefix: Zarr writes group metadata down to the root of its store.
-    return ObjectStore(_client(where.bucket, where.key))
-
-
-def _client(bucket: str, prefix: str | None = None) -> S3Store:
-    environment = tuple(item for item in sorted(os.environ.items()) if item[0].startswith("AWS_"))
-    return _cached_client(bucket, prefix, environment)
-
-
-@functools.lru_cache(maxsize=32)
-def _cached_client(
-    bucket: str, prefix: str | None, environment: tuple[tuple[str, str], ...]
-) -> S3Store:
-    """A client, made once a process: it holds the connections.
-
-    The environment is part of the key, so that no client outlives a change of it. Most of it the
-    client reads itself.
-    """
-    from obstore.store import S3Store
-
-    known = dict(environment)
-    unsigned = any(known.get(name, "").lower() in _TRUE for name in _NO_SIGNATURE)
-    endpoint = next((known[name] for name in _ENDPOINTS if known.get(name)), None)
-    if endpoint is not None and "://" not in endpoint:  # as GDAL wants it
-        secure = known.get("AWS_HTTPS", "YES").lower() in _TRUE
-        endpoint = f"{'https' if secure else 'http'}://{endpoint}"
-    config: S3Config = {"skip_signature": unsigned}
-    if endpoint is not None:
-        config["endpoint"] = endpoint
-    return S3Store(
-        bucket,
-        prefix=prefix,
-        config=config,
-        credential_provider=None if unsigned or "AWS_ACCESS_KEY_ID" in known else _profile(),
-        # Without TLS only where the endpoint itself says so.
-        client_options={"allow_http": (endpoint or "").startswith("http://")},
-        retry_config={"max_retries": _MOST_RETRIES},
-    )
-
-
-def _profile() -> Boto3CredentialProvider | None:
-    """Credentials of the user's profile (files, SSO), where there are any and boto3 is there."""
-    files = (
-        Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")),
-        Path(os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")),
-    )
-    if "AWS_PROFILE" not in os.environ and not any(f.expanduser().is_file() for f in files):
-        return None
-    try:
-        from obstore.auth.boto3 import Boto3CredentialProvider
-
-        return Boto3CredentialProvider()
-    except (ImportError, ValueError):  # no boto3, or a profile without credentials
-        return None
-
-
-def _in_short(error: BaseException) -> str:
-    """What a client's error says, in one line: its own goes on over dozens."""
-    text = str(error).partition("Debug source")[0]
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
-    if "169.254.169.254" in text:
-        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code is not None and code[1] == "NoSuchBucket":
-        return "there is no such bucket"
-    if status is not None and status[1].startswith(("401", "403")):
-        return f"the server refuses access ({status[1].strip()}); check the AWS_* credentials"
-    if status is not None:
-        return f"the server answers {status[1].strip()}"
-    if "HTTP error" in text:
-        url = re.search(r"https?://[^/\s]+", text)
-        return f"no answer from {url[0] if url else 'the server'}; check AWS_ENDPOINT_URL"
-    return " ".join(text.split()) or type(error).__name__
+    return ObjectStore(s3_client(where.bucket, where.key))

@@ -7,6 +7,7 @@ writes them itself, take it thirty times as long as the disk.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,38 +43,39 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
         InputError: The file is shorter than its tags say.
     """
     structure = dataset.tags(ns="IMAGE_STRUCTURE") | dataset.tags(1, ns="IMAGE_STRUCTURE")
-    lines, cols = dataset.block_shapes[0]
-    down, across = -(-dataset.height // lines), -(-dataset.width // cols)
-    pixelwise = structure.get("INTERLEAVE") == "PIXEL"
-    planes = 1 if pixelwise else dataset.count
-    block = lines * cols * np.dtype(dataset.dtypes[0]).itemsize * dataset.count // planes
     if (
         dataset.driver != "GTiff"
         or not structure.keys().isdisjoint(("COMPRESSION", *_CHANGED))
-        or (cols != dataset.width and not (pixelwise and block >= _SMALLEST_TILE))
-        or planes * down * across > _MOST_BLOCKS
         or not Path(path).is_file()
     ):
         return None
-    places = _places(dataset, planes, down, across)
+    planes = 1 if structure.get("INTERLEAVE") == "PIXEL" else dataset.count
+    lines, cols = dataset.block_shapes[0]
+    block = lines * cols * np.dtype(dataset.dtypes[0]).itemsize * dataset.count // planes
+    if cols != dataset.width and (planes > 1 or dataset.count == 1 or block < _SMALLEST_TILE):
+        return None
+    cube = _as_it_lies(path, dataset, planes)
+    if cube is None:
+        return None
+    size = Path(path).stat().st_size
+    if size < cube.nbytes:
+        raise InputError(
+            f"{path}: the file holds {size} bytes, its tags ask for {cube.nbytes}; it is cut short"
+        )
+    return cube if block > _COMPARED_BYTES or _is_what_gdal_reads(cube, dataset) else None
+
+
+def _as_it_lies(path: str, dataset: DatasetReader, planes: int) -> RawCube | TiledCube | None:
+    """The cube that the places of its blocks make; None where there is no order in them."""
+    places = _places(dataset, planes)
     if places is None:
         return None
     with Path(path).open("rb") as file:
         order = ">" if file.read(2) == b"MM" else "<"
     dtype = order + np.dtype(dataset.dtypes[0]).str[1:]
-    cube: RawCube | TiledCube | None
-    if cols == dataset.width:
-        cube = _strips(path, dataset, dtype, places[:, :, 0])
-    else:
-        cube = _tiles(path, dataset, dtype, places[0])
-    size = Path(path).stat().st_size
-    if cube is not None and size < cube.nbytes:
-        raise InputError(
-            f"{path}: the file holds {size} bytes, its tags ask for {cube.nbytes}; it is cut short"
-        )
-    if cube is None or (block <= _COMPARED_BYTES and not _is_what_gdal_reads(cube, dataset)):
-        return None
-    return cube
+    if dataset.block_shapes[0][1] == dataset.width:
+        return _strips(path, dataset, dtype, places[:, :, 0])
+    return _tiles(path, dataset, dtype, places[0])
 
 
 def _tiles(path: str, dataset: DatasetReader, dtype: str, places: NDArray[np.int64]) -> TiledCube:
@@ -119,11 +121,13 @@ def _is_what_gdal_reads(cube: RawCube | TiledCube, dataset: DatasetReader) -> bo
     return True
 
 
-def _places(
-    dataset: DatasetReader, planes: int, down: int, across: int
-) -> NDArray[np.int64] | None:
-    """Where each plane's blocks begin, `(plane, row, col)`; None where one is not there."""
-    places = np.empty((planes, down, across), np.int64)
+def _places(dataset: DatasetReader, planes: int) -> NDArray[np.int64] | None:
+    """Where each plane's blocks begin, `(plane, row, col)`; None where one is not there, or too many."""
+    lines, cols = dataset.block_shapes[0]
+    shape = (planes, -(-dataset.height // lines), -(-dataset.width // cols))
+    if math.prod(shape) > _MOST_BLOCKS:
+        return None
+    places = np.empty(shape, np.int64)
     for plane, row, col in np.ndindex(places.shape):
         place = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=plane + 1)
         if place is None:
