@@ -122,7 +122,7 @@ def _is_what_gdal_reads(cube: RawCube | TiledCube, dataset: DatasetReader) -> bo
 
 
 def _places(dataset: DatasetReader, planes: int) -> NDArray[np.int64] | None:
-    """Where each plane's blocks begin, `(plane, row, col)`; None where one is not there, or too many."""
+    """Places of all blocks, `(plane, row, col)`; None where one is missing, or of too many."""
     lines, cols = dataset.block_shapes[0]
     shape = (planes, -(-dataset.height // lines), -(-dataset.width // cols))
     if math.prod(shape) > _MOST_BLOCKS:

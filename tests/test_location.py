@@ -7,8 +7,7 @@ import s3server
 import zarr
 from conftest import Killed, killed_after
 
-from hsiclust import console
-from hsiclust import location as places
+from hsiclust import console, s3client
 from hsiclust.cli import app
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, OutputExistsError, StorageError, UsageError
@@ -156,7 +155,7 @@ def test_no_store(s3: str) -> None:
 
 
 def test_no_route(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "_MOST_RETRIES", 0)
+    monkeypatch.setattr(s3client, "_MOST_RETRIES", 0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         StorageError,
