@@ -17,9 +17,9 @@ from hsiclust.palette import Classes, class_colours
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def test_the_library_example(tmp_path: Path) -> None:
+def test_the_library_example(tmp_path: Path, fields: tuple[Path, Path]) -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "library.py", tmp_path / "out", "3"],
+        [sys.executable, EXAMPLES / "library.py", tmp_path / "out", *fields, "3"],
         capture_output=True,
         text=True,
         timeout=200,

@@ -46,7 +46,8 @@ HERE = PredictOptions(device="cpu", engine=EngineOptions(threads=2))
 def real_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the demonstration scene; a few steps do for what is tested here."""
     path = tmp_path_factory.mktemp("model") / f"{request.param}.safetensors"
-    train([str(demo_scene())], path, TrainOptions(method=request.param, steps=12))
+    options = TrainOptions(method=request.param, classes=8, steps=12, budget=4096)
+    train([str(demo_scene())], path, options)
     return path
 
 

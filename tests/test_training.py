@@ -395,9 +395,7 @@ def test_a_training_without_a_part(
     assert provenance["choices"] == result.choices
 
 
-def test_the_paper_is_trained_by_epochs(
-    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_paper_is_trained_by_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[tuple[int, float]] = []
 
     def watched(
@@ -409,11 +407,12 @@ def test_the_paper_is_trained_by_epochs(
         return Learned(0.0, torch.ones(2))
 
     monkeypatch.setattr(Sscc, "learn", watched)  # a step takes seconds
-    mask = np.zeros((1, 60, 70), np.uint8)
-    mask[0, 20:24, 5:13] = 1
+    scene = write_raster(tmp_path / "scene.tif", fields_cube(20, 20)[0])
+    mask = np.zeros((1, 20, 20), np.uint8)
+    mask[0, 10:14, 5:13] = 1
     path = write_raster(tmp_path / "mask.tif", mask)
     options = TrainOptions(classes=2, recipe="paper", components=3, mask=path, epochs=30)
-    result = train([str(fields[0])], tmp_path / "m", options)
+    result = train([str(scene)], tmp_path / "m", options)
     assert result.pixels == 32
     assert result.steps == 2  # 960 patches in batches of 512
     assert places == [(0, 0.0), (1, 16.0)]
