@@ -289,6 +289,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=30, help="seconds for a reader, 30")
     parser.add_argument("--model", type=Path, help="trained on Indian Pines when not given")
     parser.add_argument("--cores", type=int, help="processors to use, all")
+    parser.add_argument("--machine", help="its name, where results of several machines are kept")
     add_record_option(parser)
     return parser.parse_args(argv)
 
@@ -306,7 +307,9 @@ def main(argv: list[str] | None = None) -> None:
             subjects.append(measured(path, layout, model, options))
             if options.folder is None:
                 remove_scene(path)
-    section = Section("reading", "Labelling against reading alone", body(subjects, options))
+    where = f", {options.machine}" if options.machine else ""
+    title = f"Labelling against reading alone{where}"
+    section = Section(f"reading{where}", title, body(subjects, options))
     report(section, options.record)
 
 

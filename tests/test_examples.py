@@ -17,9 +17,12 @@ from hsiclust.palette import Classes, class_colours
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def test_the_library_example(tmp_path: Path, fields: tuple[Path, Path]) -> None:
+def test_the_library_example(tmp_path: Path) -> None:
+    cube, truth = fields_cube(30, 30)
+    scene = write_raster(tmp_path / "scene.tif", cube)
+    classes = write_raster(tmp_path / "truth.tif", truth[None], nodata=0)
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "library.py", tmp_path / "out", *fields, "3"],
+        [sys.executable, EXAMPLES / "library.py", tmp_path / "out", scene, classes, "3"],
         capture_output=True,
         text=True,
         timeout=200,
