@@ -22,8 +22,11 @@ from hsiclust.grid import Window
 from hsiclust.rawcube import RawCube
 from hsiclust.tiledcube import TiledCube
 
-# Most blocks whose places are asked for: one by one, about a microsecond each.
-_MOST_BLOCKS = 2**18
+# Blocks are asked for their places one by one, which takes one to three microseconds: always where
+# they are few, else where they are so large that to read them takes much longer.
+_FEW_BLOCKS = 2**18
+_MOST_BLOCKS = 2**21
+_LARGE_BLOCK = 2**14
 # Tiles that are smaller are read faster by GDAL: each is a file opened, and a piece.
 _SMALLEST_TILE = 2**16
 # Blocks up to this size are read through GDAL as well, to compare a few lines.
@@ -51,7 +54,7 @@ def raw_tiff(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
         return None
     planes = 1 if structure.get("INTERLEAVE") == "PIXEL" else dataset.count
     lines, cols = dataset.block_shapes[0]
-    block = lines * cols * np.dtype(dataset.dtypes[0]).itemsize * dataset.count // planes
+    block = lines * cols * _pixel_bytes(dataset) // planes
     if cols != dataset.width and (planes > 1 or dataset.count == 1 or block < _SMALLEST_TILE):
         return None
     cube = _as_it_lies(path, dataset, planes)
@@ -93,7 +96,7 @@ def _strips(
     lines, cols = dataset.block_shapes[0]
     heights = np.full(strips, lines)
     heights[-1] = dataset.height - lines * (strips - 1)
-    sizes = heights * cols * np.dtype(dtype).itemsize * dataset.count // planes
+    sizes = heights * cols * _pixel_bytes(dataset) // planes
     shape = (dataset.count, dataset.height, dataset.width)
     cube = RawCube(path, *shape, dtype, int(places[0, 0]), "bip")
     if planes == 1 and dataset.count > 1:
@@ -125,7 +128,7 @@ def _places(dataset: DatasetReader, planes: int) -> NDArray[np.int64] | None:
     """Places of all blocks, `(plane, row, col)`; None where one is missing, or of too many."""
     lines, cols = dataset.block_shapes[0]
     shape = (planes, -(-dataset.height // lines), -(-dataset.width // cols))
-    if math.prod(shape) > _MOST_BLOCKS:
+    if not _worth_asking(math.prod(shape), lines * cols * _pixel_bytes(dataset) // planes):
         return None
     places = np.empty(shape, np.int64)
     for plane, row, col in np.ndindex(places.shape):
@@ -134,6 +137,16 @@ def _places(dataset: DatasetReader, planes: int) -> NDArray[np.int64] | None:
             return None
         places[plane, row, col] = int(place)
     return places
+
+
+def _worth_asking(blocks: int, size: int) -> bool:
+    """Whether so many blocks of this size, in bytes, are to be asked for their places."""
+    return blocks <= _FEW_BLOCKS or (blocks <= _MOST_BLOCKS and size >= _LARGE_BLOCK)
+
+
+def _pixel_bytes(dataset: DatasetReader) -> int:
+    value: int = np.dtype(dataset.dtypes[0]).itemsize
+    return value * int(dataset.count)
 
 
 def _follow(places: NDArray[np.int64], sizes: NDArray[np.int64]) -> bool:

@@ -243,14 +243,22 @@ def test_other_files_are_left_to_gdal(tmp_path: Path, write: object) -> None:
     assert not isinstance(scene.reader, RawCube)
 
 
+@pytest.mark.parametrize(
+    ("few", "most", "large", "raw"),
+    [
+        (60, 0, 2**20, True),
+        (59, 60, 1680, True),  # bytes of a strip
+        (59, 60, 1681, False),
+        (59, 59, 1680, False),
+    ],
+)
 def test_a_file_of_too_many_strips_is_left_to_gdal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int, most: int, large: int, raw: bool
 ) -> None:
     path = write_raster(tmp_path / "a.tif", fields_cube()[0], interleave="pixel", blockysize=1)
-    monkeypatch.setattr("hsiclust.rawtiff._MOST_BLOCKS", 60)
-    assert isinstance(Scene.open(path).reader, RawCube)
-    monkeypatch.setattr("hsiclust.rawtiff._MOST_BLOCKS", 59)
-    assert not isinstance(Scene.open(path).reader, RawCube)
+    for name, value in (("FEW_BLOCKS", few), ("MOST_BLOCKS", most), ("LARGE_BLOCK", large)):
+        monkeypatch.setattr(f"hsiclust.rawtiff._{name}", value)
+    assert isinstance(Scene.open(path).reader, RawCube) == raw
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
