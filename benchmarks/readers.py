@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from benchmarks.scenes import AXES, Layout, Order
+from hsiclust.scratch import page_aligned
 
 _PIECE: Final = 2**23  # bytes of a piece, about
 _CACHE: Final = 2**28  # of GDAL, as hsiclust itself sets it
@@ -133,7 +134,7 @@ class MappedBytes:
     def take(self) -> Take:
         """Copy bytes."""
         mapped = np.memmap(self.path, np.uint8, "r")
-        buffer = np.empty(_PIECE, np.uint8)
+        buffer = page_aligned(_PIECE)
 
         def copy(offset: int) -> int:
             part = mapped[offset : offset + _PIECE]
@@ -158,7 +159,7 @@ class PlainBytes:
     def take(self) -> Take:
         """Read bytes, all of a piece: `preadv` may give a part at a time."""
         file = self.path.open("rb", buffering=0)
-        buffer = memoryview(bytearray(_PIECE))
+        buffer = page_aligned(_PIECE).data
 
         def read(offset: int) -> int:
             done = 0

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -27,13 +28,18 @@ INTERLEAVES: tuple[Interleave, ...] = get_args(Interleave)
 _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (2, 0, 1)}
 # Bytes that are read at once: they stay in the processor's cache until they are transformed. In BSQ
 # each band of a piece is a read of its own; larger ones are worth more there than the cache.
-_PIECE_BYTES = {"bsq": 2**25, "bil": 2**22, "bip": 2**22}
+_PIECE_BYTES = {"bsq": 2**24, "bil": 2**22, "bip": 2**22}
 # Bytes that the system is asked for at once: of a longer request Linux reads no more than its own
 # read-ahead, or the largest request of the disk, and forgets the rest.
 _ASKED_BYTES = 2**19
 # Lines are read whole when a window holds at least this part of them: 1 / _WORTH_A_GAP.
 _WORTH_A_GAP = 3
 _SCRATCH = Scratch()
+
+
+_Selection = slice | NDArray[np.intp]
+# The shape of what is read, where its equal parts begin in the file, and what of it is wanted.
+_Reads = tuple[tuple[int, int, int], list[int], tuple[_Selection, ...]]
 
 
 @dataclass(frozen=True)
@@ -155,46 +161,32 @@ class RawCube:
         self, file: int, part: Window, bands: Sequence[int], room: NDArray[np.uint8]
     ) -> NDArray[np.generic]:
         """A strip of rows in the order of the file, read into `room`."""
-        cols = slice(part.col, part.col_stop)
+        shape, places, wanted = self._reads(part, bands)
+        read = room[: math.prod(shape) * self._value]
+        _fill(file, read.data, places)
+        return read.view(self.dtype).reshape(shape)[wanted]
+
+    def _reads(self, part: Window, bands: Sequence[int]) -> _Reads:
+        """What is read of a strip of rows."""
         # Lines are read whole where that costs less than the gaps between their parts.
         whole = part.cols * _WORTH_A_GAP >= self.cols
-        width = self.cols if whole else part.cols
-        if self.interleave == "bsq":
-            if whole and self._at_once(len(bands)) and self._is_group(part):
-                block = self._shaped(room, (self.bands, part.rows, width))
-                _fill(file, [block], [self._place(part.row)])
-                return block[_selection(bands), :, cols]
-            block = self._shaped(room, (len(bands), part.rows, width))
-            for number, band in enumerate(bands):
-                _fill(file, self._runs(block[number], whole), self._places(part, band, whole))
-            return block[..., cols] if whole else block
+        width, left = (self.cols, 0) if whole else (part.cols, part.col)
+        cols, chosen = slice(part.col - left, part.col_stop - left), _selection(bands)
+        every = slice(None)
+        last = part.row + 1 if whole else part.row_stop
+        starts = [self._place(row, 0, left) for row in range(part.row, last)]
         if self.interleave == "bip":
-            block = self._shaped(room, (part.rows, width, self.bands))
-            _fill(file, self._runs(block, whole), self._places(part, 0, whole))
-            return block[:, cols if whole else slice(None), _selection(bands)]
-        if whole:
-            block = self._shaped(room, (part.rows, self.bands, self.cols))
-            _fill(file, self._runs(block, whole), self._places(part, 0, whole))
-            return block[:, _selection(bands), cols]
-        block = self._shaped(room, (part.rows, len(bands), width))
-        for number, band in enumerate(bands):
-            _fill(file, list(block[:, number]), self._places(part, band, whole))
-        return block
-
-    def _shaped(self, room: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.generic]:
-        """The first bytes of a buffer as an array."""
-        dtype = np.dtype(self.dtype)
-        return room[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
-
-    def _runs(self, block: NDArray[np.generic], whole: bool) -> list[NDArray[np.generic]]:
-        """The parts of a block that are contiguous in the file."""
-        return [block] if whole else list(block)
-
-    def _places(self, part: Window, band: int, whole: bool) -> list[int]:
-        """Where in the file those parts start."""
-        if whole:
-            return [self._place(part.row, band)]
-        return [self._place(row, band, part.col) for row in range(part.row, part.row_stop)]
+            return (part.rows, width, self.bands), starts, (every, cols, chosen)
+        if whole and self.interleave == "bil":
+            return (part.rows, self.bands, width), starts, (every, chosen, cols)
+        if whole and self._at_once(len(bands)) and self._is_group(part):
+            return (self.bands, part.rows, width), starts, (chosen, every, cols)
+        apart = self._group(part.row)[1] * self._line  # from one band's line to the next band's
+        if self.interleave == "bil":
+            places = [start + band * apart for start in starts for band in bands]
+            return (part.rows, len(bands), width), places, (every, every, cols)
+        places = [start + band * apart for band in bands for start in starts]
+        return (len(bands), part.rows, width), places, (every, every, cols)
 
     def _place(self, row: int, band: int = 0, col: int = 0) -> int:
         """Where in the file a value lies; of BIP the first band's."""
@@ -223,11 +215,12 @@ class RawCube:
         alone = self.interleave == "bsq" and not self._at_once(bands)
         return (bands if alone else self.bands) * self._line
 
-    @property
+    @cached_property
     def _value(self) -> int:
+        """Bytes of a value."""
         return np.dtype(self.dtype).itemsize
 
-    @property
+    @cached_property
     def _line(self) -> int:
         """Bytes of a line of one band."""
         return self.cols * self._value
@@ -252,23 +245,27 @@ def _opened(path: str) -> Iterator[int]:
         os.close(file)
 
 
-def _fill(file: int, blocks: Sequence[NDArray[np.generic]], places: Sequence[int]) -> None:
-    """Read contiguous blocks, each from its place.
+def _fill(file: int, memory: memoryview, places: Sequence[int]) -> None:
+    """Read equal parts of memory, each from its place.
+
+    As few steps as can be from one read to the next: threads that read side by side wait for each
+    other at the interpreter, ten times as long as the reading takes.
 
     Raises:
         EOFError: The file ends before.
     """
-    for block, place in zip(blocks, places, strict=True):
-        memory = block.reshape(-1).view(np.uint8).data
-        done = 0
-        while done < len(memory):
-            count = os.preadv(file, [memory[done:]], place + done)
+    size = len(memory) // len(places)
+    parts = [(memory[begin : begin + size],) for begin in range(0, len(memory), size)]
+    for part, place in zip(parts, places, strict=True):
+        done = os.preadv(file, part, place)
+        while done < size:
+            count = os.preadv(file, (part[0][done:],), place + done)
             if count == 0:
                 raise EOFError("the file has become shorter than it was")
             done += count
 
 
-def _selection(bands: Sequence[int]) -> slice | NDArray[np.intp]:
+def _selection(bands: Sequence[int]) -> _Selection:
     """Bands as an index; a run of neighbours as a slice, which copies nothing."""
     first, last = bands[0], bands[-1]
     if list(bands) == list(range(first, last + 1)):

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+# Rooms begin at a multiple of this, as pages do, and as much of a file is apt to. Some processors
+# (AMD's, from Zen 3 on) copy at a fifth of their speed to a place that begins up to 32 bytes behind
+# its source, page for page; NumPy's own large arrays begin 16 bytes behind a page.
+_PAGE = 4096
+
 
 class Scratch:
     """Rooms for what is worked on, as many as there are threads at work at once."""
@@ -23,9 +28,16 @@ class Scratch:
         with self._lock:
             room = self._free.pop() if self._free else np.empty(0, np.uint8)
         if room.size < nbytes:
-            room = np.empty(nbytes, np.uint8)
+            room = page_aligned(nbytes)
         try:
             yield room[:nbytes]
         finally:
             with self._lock:
                 self._free.append(room)
+
+
+def page_aligned(nbytes: int) -> NDArray[np.uint8]:
+    """New memory that begins with a page: `(nbytes,)`, uint8, whatever it holds."""
+    memory = np.empty(nbytes + _PAGE, np.uint8)
+    start = -memory.ctypes.data % _PAGE
+    return memory[start : start + nbytes]

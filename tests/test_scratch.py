@@ -22,6 +22,14 @@ def test_memory_is_used_again() -> None:
         assert larger.size == 32
 
 
+def test_it_begins_with_a_page() -> None:
+    scratch = Scratch()
+    for size in (1, 5000, 2**22):
+        with scratch.lend(size) as room:
+            assert room.ctypes.data % 4096 == 0
+            assert room.size == size
+
+
 def test_it_comes_back_from_what_fails() -> None:
     scratch = Scratch()
     try:
