@@ -48,7 +48,9 @@ class Alone:
 
     def transform(self, raw: torch.Tensor) -> torch.Tensor:
         """Spectra `(B, row, col)` to components `(C, row, col)`."""
-        return self.model.transform.apply(raw, torch.ones(raw.shape[1:], dtype=torch.bool))
+        return self.model.labelling_transform.apply(
+            raw, torch.ones(raw.shape[1:], dtype=torch.bool)
+        )
 
     def label(self, components: torch.Tensor) -> torch.Tensor:
         """Components `(C, row, col)` to class numbers, without the halo, uint8."""

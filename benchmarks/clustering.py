@@ -123,6 +123,19 @@ def theirs(rival: Rival, classes: int) -> Case:
     return Case(rival.name, "all pixels", work)
 
 
+def _all_seen() -> type[TrainOptions]:
+    """Options with which the network sees all components, as the command line has none."""
+    from hsiclust.models.settings import SsccConfig
+    from hsiclust.trainoptions import TrainOptions
+
+    class AllSeen(TrainOptions):
+        @property
+        def settings(self) -> SsccConfig:
+            return replace(super().settings, seen=4096)
+
+    return AllSeen
+
+
 def cases(classes: int, paper_epochs: float | None) -> list[Case]:
     """The lines of the table."""
     from hsiclust.trainoptions import TrainOptions
@@ -130,10 +143,12 @@ def cases(classes: int, paper_epochs: float | None) -> list[Case]:
     sscc = TrainOptions(method="sscc", classes=classes)
     kmeans = TrainOptions(method="kmeans", classes=classes)
     pca = replace(kmeans, kind="pca", components=8, smoothing=0.0)
+    seeing_all = _all_seen()(method="sscc", classes=classes)
     lines = [
         ours("SSCC, defaults", "all pixels", sscc),
         ours("SSCC, defaults", "labelled pixels", sscc),
         ours("SSCC without contrast", "all pixels", replace(sscc, contrast=False)),
+        ours("SSCC, the network sees all components", "all pixels", seeing_all),
         undistilled("all pixels", sscc),
         ours("SSCC without teacher", "all pixels", replace(sscc, teacher=False)),
         ours("SSCC, PCA in place of MNF", "all pixels", replace(sscc, kind="pca")),
@@ -141,6 +156,7 @@ def cases(classes: int, paper_epochs: float | None) -> list[Case]:
         ours("k-means, PCA 8, no smoothing", "all pixels", pca),
         *(theirs(rival, classes) for rival in RIVALS),
         ours("SSCC, defaults", "left half", sscc),
+        ours("SSCC, the network sees all components", "left half", seeing_all),
         undistilled("left half", sscc),
         ours("k-means, defaults (MNF 20, smoothing 2)", "left half", kmeans),
         ours("k-means, PCA 8, no smoothing", "left half", pca),

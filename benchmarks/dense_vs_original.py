@@ -71,13 +71,13 @@ def subject(scene: Path, encoder: str, side: int, passes: int) -> Subject:
 
     cpu = torch.device("cpu")
     model = initial_model([str(scene)], TrainOptions(classes=_CLASSES, recipe=_RECIPES[encoder]))
-    source = SceneComponents.of(Scene.open(scene), model.transform, model.sensor, cpu)
+    source = SceneComponents.of(Scene.open(scene), model.labelling_transform, model.sensor, cpu)
     rows, cols = min(side, source.grid.rows), min(side, source.grid.cols)
     area = Window((source.grid.rows - rows) // 2, (source.grid.cols - cols) // 2, rows, cols)
     tile = TileGrid(source.grid.window, area, rows, cols, model.method.halo)[0]
     settled = model.method.settled()
     # What a pixel costs inside a large tile; the original encoder takes each pixel by itself.
-    counted = count_multiply_adds(settled, model.method.components, 256 if passes > 1 else 16)
+    counted = count_multiply_adds(settled, model.method.seen, 256 if passes > 1 else 16)
     return Subject(
         TorchLabeller(model.method, cpu), source.read(tile), area.pixels, passes, counted
     )

@@ -119,8 +119,8 @@ def encoders(device: torch.device) -> list[Encoder]:
 
     small = 64 if device.type == "cuda" else 8
     return [
-        encoder("dense, 48 channels (default)", SsccConfig(), 30, 14, _SIDE),
-        encoder("dense, 64 channels", SsccConfig(width=64), 30, 14, _SIDE),
+        encoder("dense, 48 channels (default)", SsccConfig(), 16, 14, _SIDE),
+        encoder("dense, 64 channels", SsccConfig(width=64), 16, 14, _SIDE),
         encoder("original", SsccConfig.paper(), 8, 10, small),
     ]
 

@@ -106,7 +106,7 @@ def chips(options: argparse.Namespace) -> Facts:
 
     # One chip after the other: torch's own threads are the parallelism here.
     alone = Alone(options.model, 1)
-    transform = alone.model.transform
+    transform = alone.model.labelling_transform
     mean = torch.from_numpy(transform.mean).float()[:, None]
     projection = torch.from_numpy(transform.projection).float()
     begin = perf_counter()

@@ -78,7 +78,7 @@ def both_labels(pair: Pair) -> tuple[Labels, Labels]:
     scene = Scene.open(pair.scene)
     area = scene.grid.window
     tile = TileGrid(area, area, area.rows, area.cols, pair.onnx.halo)[0]
-    components = SceneComponents.of(scene, pair.torch.transform, pair.torch.sensor, cpu)
+    components = SceneComponents.of(scene, pair.torch.labelling_transform, pair.torch.sensor, cpu)
     bands = SceneComponents(scene, RawBands.of(pair.onnx), components.bands, cpu)
     return (
         TorchLabeller(pair.torch.method, cpu, confidence=True)(components.read(tile)),
@@ -121,7 +121,7 @@ def runs(pair: Pair, side: int) -> Runs:
         def forward(self, bands: Tensor) -> tuple[Tensor, Tensor]:
             return self.labels_of(bands[None])
 
-    transform, full = pair.torch.transform, side + 2 * pair.onnx.halo
+    transform, full = pair.torch.labelling_transform, side + 2 * pair.onnx.halo
     generator = torch.Generator().manual_seed(0)
     shape = (pair.onnx.depth, full, full)
     whole = torch.randint(0, 8000, shape, dtype=torch.int16, generator=generator)

@@ -101,11 +101,11 @@ class TorchModel(LabelModel):
         self.precisions = method.precisions
         self.sensor, self.bands, self.nodata = fitted.sensor, transform.bands, fitted.nodata
         self.halo = method.halo
-        self.needs = Needs(transform.components, method.floats_per_pixel, method.fixed_bytes)
+        self.needs = Needs(method.seen, method.floats_per_pixel, method.fixed_bytes)
 
     def see(self, scene: Scene, device: torch.device) -> SceneComponents:
         """Through the model's spectral transform."""
-        return SceneComponents.of(scene, self.fitted.transform, self.sensor, device)
+        return SceneComponents.of(scene, self.fitted.labelling_transform, self.sensor, device)
 
     def check_store(self, store: TileStore) -> None:
         """Of the same spectral transform, with halo enough."""

@@ -61,6 +61,11 @@ class FittedModel:
     classes: Classes
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def labelling_transform(self) -> SpectralTransform:
+        """Bands to the components that the network sees: all that labelling needs."""
+        return self.transform.leading(self.method.seen)
+
 
 class Strict(BaseModel):
     """A part of a model's metadata: nothing unknown, nothing missing."""

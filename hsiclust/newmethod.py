@@ -83,6 +83,7 @@ def _after_contrastdm(earlier: ContrastDm, classes: int, options: TrainOptions) 
         coders=own.coders,
         projected=own.projected,
         guest_width=own.guest_width,
+        guest_seen=own.guest_seen,
         pretrained=options.labels is not None and own.is_pretrained,
     )
     heir = ContrastDm(earlier.components, classes, settings)
@@ -97,7 +98,9 @@ def _after_sscc(
     earlier: Sscc, encoder: DenseEncoder, classes: int, options: TrainOptions
 ) -> ContrastDm:
     """The encoder of the clustering is one more coder."""
-    settings = replace(options.contrastdm_settings, guest_width=encoder.features)
+    settings = replace(
+        options.contrastdm_settings, guest_width=encoder.features, guest_seen=encoder.components
+    )
     heir = ContrastDm(earlier.components, classes, settings)
     if heir.parts.guest is not None:
         heir.parts.guest.load_state_dict(encoder.state_dict())

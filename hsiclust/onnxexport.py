@@ -123,7 +123,7 @@ class Graph(nn.Module):
 
     def __init__(self, model: FittedModel) -> None:
         super().__init__()
-        transform = model.transform
+        transform = model.labelling_transform
         self.nodata = model.nodata
         self.halo = model.method.halo
         self.network = _without_strips(copy.deepcopy(model.method.settled()))
@@ -275,7 +275,7 @@ def _ground(
 
     Components of the deviations that the transform was fitted to, turned back into bands.
     """
-    transform, halo = model.transform, model.method.halo
+    transform, halo = model.labelling_transform, model.method.halo
     shape = (rows + 2 * halo, cols + 2 * halo)
     coarse = tuple(-(-length // _PATCH) for length in shape)
     patches = generator.normal(size=(transform.components, *coarse))
@@ -288,7 +288,7 @@ def _ground(
 
 def _labels(model: FittedModel, block: NDArray[np.float32], valid: NDArray[np.bool_]) -> Labels:
     """What the model itself says, with components in float64: independent of the graph."""
-    transform, halo = model.transform, model.method.halo
+    transform, halo = model.labelling_transform, model.method.halo
     centred = np.where(valid, block - transform.mean[:, None, None], 0)
     components = np.tensordot(transform.projection, centred, axes=1).astype(np.float32)
     with torch.inference_mode():

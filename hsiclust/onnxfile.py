@@ -125,11 +125,11 @@ def onnx_metadata(model: FittedModel) -> str:
     # The bands without their mean, and as ONNX Runtime lays them out for itself; to find nodata it
     # takes another copy and a byte a band. All are gone when the network is at its most.
     copies = 2 * bands + (0 if model.nodata is None else bands + -(-bands // 4))
-    floats = bands + max(copies, model.method.graph_floats_per_pixel) + model.method.components
+    floats = bands + max(copies, model.method.graph_floats_per_pixel) + model.method.seen
     facts = _Metadata(
         schema_version=1,
         method=model.method.name,
-        components=model.method.components,
+        components=model.method.seen,
         receptive_field=model.method.receptive_field,
         floats_per_pixel=floats,
         sensor=SensorFacts.of(model.sensor),

@@ -129,11 +129,14 @@ class RawCube:
         """Ask the system to read a window's lines ahead, while something else is worked on."""
         if not hasattr(os, "posix_fadvise"):
             return
+        asked = [
+            (at, min(_ASKED_BYTES, start + size - at))
+            for start, size in self._stretches(window)
+            for at in range(start, start + size, _ASKED_BYTES)
+        ]
         with _opened(self.path) as file:
-            for start, size in self._stretches(window):
-                for at in range(start, start + size, _ASKED_BYTES):
-                    asked = min(_ASKED_BYTES, start + size - at)
-                    os.posix_fadvise(file, at, asked, os.POSIX_FADV_WILLNEED)
+            for at, size in asked:  # in few steps, as `_fill` reads
+                os.posix_fadvise(file, at, size, os.POSIX_FADV_WILLNEED)
 
     def _stretches(self, window: Window) -> Iterator[tuple[int, int]]:
         """Where the lines of a window lie in the file: first byte, and how many."""

@@ -6,7 +6,7 @@ never statistics of a tile: they would make seams that no halo heals.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -60,6 +60,17 @@ class SpectralTransform:
     def projection(self) -> Floats:
         """`(C, B)`; components of centred spectra: `projection @ (x - mean)`."""
         return self.weights[:, None] * self.matrix / self.scale
+
+    def leading(self, count: int) -> SpectralTransform:
+        """The same with its first `count` components alone."""
+        if count == self.components:
+            return self
+        return replace(
+            self,
+            matrix=self.matrix[:count],
+            eigenvalues=self.eigenvalues[:count],
+            weights=self.weights[:count],
+        )
 
     def equals(self, other: SpectralTransform) -> bool:
         """Whether both give the same components of the same bands, bit by bit."""

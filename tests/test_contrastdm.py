@@ -16,7 +16,7 @@ import hsiclust.training as loop
 from hsiclust.api import plan_prediction, predict
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, ModelError, UsageError
-from hsiclust.modelfile import load_model
+from hsiclust.modelfile import load_model, save_model
 from hsiclust.models import jury, sights
 from hsiclust.models.base import Batch, Lesson, Progress
 from hsiclust.models.contrastdm import ContrastDm
@@ -111,7 +111,10 @@ def coders(path: Path) -> dict[str, torch.Tensor]:
 
 def test_settings_come_back_as_they_were() -> None:
     settings = replace(DIFFUSING, deviations=(0.0, 2.5), synthesis="gaussians", guest_width=7)
+    settings = replace(settings, guest_seen=2)
     method = ContrastDm(5, 3, settings)
+    assert method.parts.guest is not None
+    assert method.parts.guest.stem.conv.weight.shape == (7, 2, 1, 1)
     config = json.loads(json.dumps(method.config()))
     again = ContrastDm.from_config(5, 3, config)
     assert again.settings == settings
@@ -148,6 +151,8 @@ def test_settings_come_back_as_they_were() -> None:
         ("deviations", "12"),
         ("guest_width", -1),
         ("guest_width", 10**12),
+        ("guest_seen", -1),
+        ("guest_seen", 10**12),
         ("synthesis", "magic"),
     ],
 )
@@ -415,13 +420,17 @@ def test_a_model_of_other_classes_is_gone_on_from(
         assert torch.equal(value, coders(tmp_path / "m")[name])
 
 
+@pytest.mark.parametrize("seen", [6, 3])
 def test_the_encoder_of_a_clustering_is_one_more_coder(
-    fields: tuple[Path, Path], options: TrainOptions, tmp_path: Path
+    fields: tuple[Path, Path], options: TrainOptions, tmp_path: Path, seen: int
 ) -> None:
     clustering = TrainOptions(
         method="sscc", classes=4, steps=2, components=6, device="cpu", engine=ENGINE
     )
     train([str(fields[0])], tmp_path / "sscc", clustering)
+    if seen < 6:
+        fewer = Sscc(6, 4, SsccConfig(partitions=0, seen=seen))
+        save_model(replace(load_model(tmp_path / "sscc"), method=fewer), tmp_path / "sscc")
     result = train([str(fields[0])], tmp_path / "m", replace(options, init=tmp_path / "sscc"))
     assert result.steps == LENGTH * len(phases(SHORT))
     own, heir = load_model(tmp_path / "sscc").method, method_of(tmp_path / "m")

@@ -24,6 +24,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore
+from hsiclust.modelfile import load_model
 from hsiclust.output import locked
 from hsiclust.prediction import new_store
 from hsiclust.prediction import predict as run_prediction
@@ -176,6 +177,18 @@ def test_a_store_gives_the_scenes_labels(
     assert (from_store == from_scene).mean() > 0.995  # float16 against float32
     with rasterio.open(tmp_path / "store.tif") as dataset:
         assert dataset.transform == Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)
+
+
+def test_a_store_holds_more_than_the_network_sees(real_model: Path, tmp_path: Path) -> None:
+    scene, model = str(demo_scene()), load_model(real_model)
+    store = tile(scene, tmp_path / "store.zarr", TileOptions(TileShape(64, 8), model=real_model))
+    assert store.transform.components == model.transform.components
+    if model.method.name == "sscc":
+        assert model.labelling_transform.components == 16 < store.transform.components
+    predict(str(store.path), real_model, tmp_path / "store.tif", HERE)
+    predict(scene, real_model, tmp_path / "scene.tif", HERE)
+    from_store, from_scene = read(tmp_path / "store.tif"), read(tmp_path / "scene.tif")
+    assert (from_store == from_scene).mean() > 0.995  # float16 against float32
 
 
 def test_stores_that_do_not_fit(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:

@@ -177,6 +177,17 @@ def test_apply_takes_native_pixels_in_any_memory_order(
     assert np.array_equal(native, block)  # the caller's pixels stay as they were
 
 
+def test_leading_components_are_the_first_of_all() -> None:
+    block = noisy_block()
+    transform = fit_transform(whole(block), range(9))
+    valid = torch.ones(block.shape[1:], dtype=torch.bool)
+    found = transform.leading(2).apply(torch.from_numpy(block), valid)
+    assert transform.leading(2).components == len(found) == 2
+    expected = transform.apply(torch.from_numpy(block), valid)[:2]
+    torch.testing.assert_close(found, expected)
+    assert transform.leading(transform.components) is transform
+
+
 def test_equals() -> None:
     block = noisy_block()
     first: SpectralTransform = fit_transform(whole(block), range(9))

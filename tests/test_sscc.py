@@ -208,8 +208,50 @@ def test_rates_of_the_paper_fall_every_twenty_epochs() -> None:
 )
 def test_settings_survive_json(settings: SsccConfig) -> None:
     again = Sscc.from_config(3, 4, json.loads(json.dumps(small(settings=settings).config())))
-    assert again.settings == settings
+    assert again.settings == replace(settings, seen=3)
     assert (again.teacher is None) == (settings.partitions == 0)
+
+
+@pytest.mark.parametrize(
+    ("components", "classes", "settings", "seen"),
+    [
+        (30, 6, SsccConfig(), 16),
+        (30, 16, SsccConfig(), 16),
+        (40, 17, SsccConfig(), 32),
+        (30, 17, SsccConfig(), 30),
+        (9, 4, SsccConfig(), 9),
+        (30, 6, SsccConfig(seen=5), 5),
+        (4, 6, SsccConfig(seen=5), 4),
+        (30, 6, SsccConfig.contrast_only(), 30),
+        (8, 16, SsccConfig.paper(), 8),
+    ],
+)
+def test_behind_a_teacher_the_network_sees_the_leading_components(
+    components: int, classes: int, settings: SsccConfig, seen: int
+) -> None:
+    method = Sscc(components, classes, settings)
+    assert method.seen == method.encoder.components == seen
+    if method.teacher is not None:
+        assert method.teacher.components == components
+
+
+def test_a_model_that_does_not_say_what_it_sees_sees_all() -> None:
+    config = {key: value for key, value in SsccConfig().__dict__.items() if key != "seen"}
+    assert Sscc.from_config(30, 4, config).seen == 30
+    assert Sscc.from_config(30, 4, Sscc(30, 4).config()).seen == 16
+
+
+def test_what_is_not_seen_does_not_count() -> None:
+    torch.manual_seed(0)
+    method = Sscc(20, 4, SsccConfig(width=8, partitions=3)).eval()
+    values = torch.randn(1, 20, 30, 30)
+    with torch.inference_mode():
+        scores = method(values)
+        assert torch.equal(method(values[:, :16]), scores)
+        values[:, 16:] = 0
+        assert torch.equal(method(values), scores)
+        values[:, 15:] = 0
+        assert not torch.equal(method(values), scores)
 
 
 def test_settled_labels_as_the_network_does() -> None:
@@ -272,6 +314,8 @@ def test_the_original_encoder_learns_patch_by_patch() -> None:
         {"steps": 0},
         {"colour": 1},
         {"partitions": -1},
+        {"seen": 0},
+        {"seen": 4097},
         {"partitions": 257},
         {"displacement": 1},
         {"smallest_area": 0.5},

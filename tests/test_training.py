@@ -356,7 +356,7 @@ def test_bad_bands_and_asked_for_bands(tmp_path: Path) -> None:
 def test_the_papers_recipe_gets_the_papers_input(fields: tuple[Path, Path]) -> None:
     model = initial_model([str(fields[0])], TrainOptions(recipe="paper"))
     assert isinstance(model.method, Sscc)
-    assert model.method.settings == SsccConfig.paper()
+    assert model.method.settings == replace(SsccConfig.paper(), seen=8)
     assert model.method.teacher is None
     assert model.method.receptive_field == 11
     assert model.transform.kind == "pca"
@@ -365,21 +365,21 @@ def test_the_papers_recipe_gets_the_papers_input(fields: tuple[Path, Path]) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "settings", "most"),
+    ("asked", "settings", "most", "seen"),
     [
-        ({}, SsccConfig(), 30),
-        ({"recipe": "default"}, SsccConfig(), 30),
-        ({"contrast": False}, SsccConfig(instance_weight=0.0, cluster_weight=0.0), 30),
-        ({"teacher": False}, SsccConfig.contrast_only(), 12),
+        ({}, SsccConfig(), 30, 16),
+        ({"recipe": "default"}, SsccConfig(), 30, 16),
+        ({"contrast": False}, SsccConfig(instance_weight=0.0, cluster_weight=0.0), 30, 16),
+        ({"teacher": False}, SsccConfig.contrast_only(), 12, 12),
     ],
 )
 def test_parts_of_sscc_can_be_left_out(
-    tmp_path: Path, asked: dict[str, object], settings: SsccConfig, most: int
+    tmp_path: Path, asked: dict[str, object], settings: SsccConfig, most: int, seen: int
 ) -> None:
     scene = write_raster(tmp_path / "scene.tif", fields_cube(bands=40)[0])
     model = initial_model([str(scene)], replace(TrainOptions(), **asked))
     assert isinstance(model.method, Sscc)
-    assert model.method.settings == settings
+    assert model.method.settings == replace(settings, seen=seen)
     assert (model.method.teacher is None) == (settings.partitions == 0)
     assert model.transform.kind == "mnf"
     assert model.transform.components == most

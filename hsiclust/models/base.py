@@ -151,6 +151,11 @@ class Method(nn.Module, ABC):
         """Settings as JSON values."""
 
     @property
+    def seen(self) -> int:
+        """Leading components that the network sees; the others are for learning alone."""
+        return self.components
+
+    @property
     @abstractmethod
     def receptive_field(self) -> int:
         """Side of the square of pixels that one output pixel depends on."""
@@ -190,7 +195,7 @@ class Method(nn.Module, ABC):
         """Class scores, highest best.
 
         Args:
-            values: `(N, C, H, W)`.
+            values: `(N, C, H, W)`; those beyond `seen` may be missing.
 
         Returns:
             `(N, K, H - 2 halo, W - 2 halo)`.

@@ -33,7 +33,8 @@ class Parts(nn.Module):
         self.denoiser: Denoiser | None = None
         self.guest: DenseEncoder | None = None
         if settings.guest_width:
-            self.guest = DenseEncoder(space.components, settings.guest_width)
+            seen = min(settings.guest_seen or space.components, space.components)
+            self.guest = DenseEncoder(seen, settings.guest_width)
         if settings.diffusion_steps and settings.has_codes:
             size = settings.guest_width
             if settings.is_pretrained:

@@ -42,6 +42,7 @@ class ContrastDmConfig:
         noise: Largest deviation of the noise in a changed pixel.
         dropout: Largest part of its features that are hidden.
         guest_width: Channels of an encoder of SSCC that is one more coder; 0 for none.
+        guest_seen: Leading components that it sees; 0 for all.
         pretrained: Whether the coders come from an earlier training.
         labelled: Whether there are classes to learn; without, coders are pre-trained and no more.
     """
@@ -70,6 +71,7 @@ class ContrastDmConfig:
     noise: float = 0.2
     dropout: float = 0.2
     guest_width: int = 0
+    guest_seen: int = 0
     pretrained: bool = False
     labelled: bool = True
 
@@ -81,8 +83,9 @@ class ContrastDmConfig:
             raise ModelError(f"widths {self.widths} are not 2 to 8 numbers within 1..{_WIDEST}")
         if not 1 <= self.projected <= _WIDEST:
             raise ModelError(f"{self.projected} projected channels are not within 1..{_WIDEST}")
-        if not 0 <= self.guest_width <= _WIDEST:
-            raise ModelError(f"a guest {self.guest_width} channels wide is not within 0..{_WIDEST}")
+        for of_guest in (self.guest_width, self.guest_seen):
+            if not 0 <= of_guest <= _WIDEST:
+                raise ModelError(f"a guest {of_guest} channels wide is not within 0..{_WIDEST}")
         if self.synthesis not in ("diffusion", "gaussians"):
             raise ModelError(f"synthesis {self.synthesis!r} is unknown: diffusion or gaussians")
         steps = (self.pretraining_steps, self.diffusion_steps, self.steps)

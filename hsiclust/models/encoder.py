@@ -60,12 +60,18 @@ class ResidualBlock(nn.Module):
 
 
 class DenseEncoder(nn.Module):
-    """1 x 1 stem and dilated residual blocks; 62 000 + 48 C multiply-adds a pixel at width 48."""
+    """1 x 1 stem and dilated residual blocks; 62 000 + 48 C multiply-adds a pixel at width 48.
+
+    Args:
+        components: Leading components that it sees, C; it is given these, or more.
+        width: Channels.
+    """
 
     dilations = (1, 2, 4)
 
     def __init__(self, components: int, width: int) -> None:
         super().__init__()
+        self.components = components
         self.features = width
         self.stem = NormConv(components, width, 1)
         self.blocks = nn.Sequential(*(ResidualBlock(width, step) for step in self.dilations))
@@ -76,9 +82,9 @@ class DenseEncoder(nn.Module):
         return 1 + 2 * sum(self.dilations)
 
     def forward(self, values: Tensor) -> Tensor:
-        """`(N, C, H, W)` to `(N, width, H - 14, W - 14)`."""
+        """`(N, C or more, H, W)` to `(N, width, H - 14, W - 14)`."""
         # The kernels of every library are fastest with the channels of a pixel side by side.
-        values = values.contiguous(memory_format=torch.channels_last)
+        values = values[:, : self.components].contiguous(memory_format=torch.channels_last)
         encoded: Tensor = self.blocks(self.stem(values).relu_())
         return encoded
 
@@ -112,6 +118,7 @@ class OriginalEncoder(nn.Module):
 
     def __init__(self, components: int) -> None:
         super().__init__()
+        self.components = components
         self.stem = NormConv(components, 32, 1)
         widths = (32, 64, 128, 256)
         stages = []

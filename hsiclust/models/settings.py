@@ -17,6 +17,8 @@ class SsccConfig:
         encoder: "dense", or "original": the paper's patch-wise network.
         partitions: Base partitions of the consensus teacher; 0 trains without a teacher.
         width: Channels of the dense encoder.
+        seen: Leading components that the encoder sees; None for what suits the classes behind a
+            teacher, and for all without one.
         hidden: Channels of the head's hidden layer; 0 for none.
         crops: Crops in a batch.
         outputs: Side of the square of pixels that a crop yields.
@@ -44,6 +46,7 @@ class SsccConfig:
     encoder: Literal["dense", "original"] = "dense"
     partitions: int = 32
     width: int = 48
+    seen: int | None = None
     hidden: int = 0
     crops: int = 4
     outputs: int = 32
@@ -77,6 +80,8 @@ class SsccConfig:
                 raise ModelError(f"{field} is {getattr(self, field)}, not a count")
         if self.width > 4096 or not 0 <= self.hidden <= 4096:
             raise ModelError(f"a network {self.width} or {self.hidden} channels wide is refused")
+        if self.seen is not None and not 1 <= self.seen <= 4096:
+            raise ModelError(f"{self.seen} components that are seen are not within 1..4096")
         if not 0 <= self.partitions <= 256:
             raise ModelError(f"{self.partitions} base partitions are not within 0..256")
         if self.partitions and (self.displacement or self.smallest_area != 1):

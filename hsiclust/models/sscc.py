@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -42,6 +42,10 @@ from hsiclust.models.schedule import learning_rate, online_steps
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.views import draw_view, pair_outputs
 
+# The components that the encoder sees are a multiple of this, where there are as many: BLAS, which
+# makes them, multiplies by as many at once.
+_SEEN_AT_ONCE = 16
+
 
 class Sscc(Method):
     """The twin network and its objective.
@@ -56,8 +60,10 @@ class Sscc(Method):
 
     def __init__(self, components: int, classes: int, settings: SsccConfig | None = None) -> None:
         super().__init__(components, classes)
-        self.settings = settings or SsccConfig()
-        self.encoder = _encoder(components, self.settings)
+        asked = settings or SsccConfig()
+        seen = _seen(components, classes, asked)
+        self.settings = replace(asked, seen=seen)
+        self.encoder = _encoder(seen, self.settings)
         self.head = _head(self.encoder.features, self.settings.hidden, classes)
         self.teacher: Teacher | None = None
         if self.settings.partitions:
@@ -69,7 +75,8 @@ class Sscc(Method):
     def from_config(cls, components: int, classes: int, config: Mapping[str, Any]) -> Self:
         """Build from the fields of `SsccConfig`."""
         try:
-            return cls(components, classes, SsccConfig(**config))
+            # A model that does not say what it sees is older than the choice and sees all.
+            return cls(components, classes, SsccConfig(**{"seen": components, **config}))
         except TypeError as error:
             raise ModelError(f"settings of sscc are not understood: {error}") from error
 
@@ -82,6 +89,11 @@ class Sscc(Method):
         """Made when training asks for it: a model that only labels has none."""
         kind = torch.optim.Adam if self.settings.optimiser == "adam" else torch.optim.AdamW
         return kind(self.parameters(), self.settings.rate, weight_decay=self.settings.decay)
+
+    @property
+    def seen(self) -> int:
+        """Those of the encoder; the teacher sees all."""
+        return self.encoder.components
 
     @property
     def receptive_field(self) -> int:
@@ -216,6 +228,19 @@ class Sscc(Method):
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
         """Take the moments back."""
         load_moments(self.optimiser, state)
+
+
+def _seen(components: int, classes: int, settings: SsccConfig) -> int:
+    """Components that the encoder sees, where its settings do not say.
+
+    Behind a teacher, which sees all, the leading ones do as well: about as many as classes, as its
+    partitions take. Labelling then computes no others: half of the product that makes them.
+    """
+    if settings.seen is not None:
+        return min(settings.seen, components)
+    if not settings.partitions:
+        return components
+    return min(components, -(-classes // _SEEN_AT_ONCE) * _SEEN_AT_ONCE)
 
 
 def _encoder(components: int, settings: SsccConfig) -> Encoder:
