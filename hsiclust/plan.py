@@ -15,7 +15,7 @@ from hsiclust.spectra import part_of
 from hsiclust.tilegrid import even_tile_size
 
 # Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
-_HEIGHTS = (192, 128, 64, 32, 16)
+_HEIGHTS = (168, 128, 64, 32, 16)
 # The number of strips is a multiple of the first of these that does not make strips lower than
 # `_LOWEST_EVEN`: then no thread is idle while the last are done. Without one, strips are no higher
 # than `_HIGHEST_UNEVEN`. It is no function of the threads: the tiles of a scene must not depend on

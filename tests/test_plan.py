@@ -41,7 +41,7 @@ def test_the_best_strips_that_every_thread_can_hold() -> None:
 def test_strips_are_whole_blocks() -> None:
     assert plan_run(AREA, TILED, FOUR, Limits(16 * GIB, 0), None).tile_rows == 256
     strips = replace(LOAD, blocks=(48, 8000), piece=(48, 8000))
-    assert plan_run(AREA, strips, FOUR, Limits(16 * GIB, 0), None).tile_rows == 192
+    assert plan_run(AREA, strips, FOUR, Limits(16 * GIB, 0), None).tile_rows == 144
     narrow = plan_run(AREA, TILED, FOUR, Limits(GIB + GIB // 2, 0), None)
     width = narrow.panel * narrow.tile_cols
     assert narrow.tile_rows == 256
@@ -56,7 +56,7 @@ def test_strips_of_lines_are_even() -> None:
         (1000, 125),
         (145, 73),
         (100, 100),
-        (50_000, 184),
+        (50_000, 165),
     ):
         plan = plan_run(Window(0, 0, rows, 800), LOAD, FOUR, Limits(8 * GIB, 0), None)
         assert plan.tile_rows == height
