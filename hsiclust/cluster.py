@@ -148,8 +148,8 @@ def connected(options: EngineOptions) -> Iterator[Any]:
         UsageError: No standing scheduler answers.
     """
     import dask
-    import distributed  # noqa: F401 - brings the settings that are changed here
 
+    _import_distributed()
     quiet = {
         # What watches the workers takes the interpreter from those who work: the profiler walks the
         # stack of every thread a hundred times a second.
@@ -164,6 +164,21 @@ def connected(options: EngineOptions) -> Iterator[Any]:
     }
     with dask.config.set(quiet), _client(options) as client:
         yield client
+
+
+def _import_distributed() -> None:
+    """Bring its settings, which are changed here, and leave the levels of its loggers alone.
+
+    It sets them when it is imported, over those that the application has set. The handlers are
+    silenced while a cluster stands, but connections may end, and be told of, after that.
+    """
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    chosen = [logger.level for logger in loggers]
+    import distributed  # noqa: F401
+
+    for logger, level in zip(loggers, chosen, strict=True):
+        if level != logging.NOTSET:
+            logger.setLevel(level)
 
 
 @contextmanager

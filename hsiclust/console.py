@@ -29,7 +29,7 @@ def log_to_stderr(quiet: bool, verbose: bool) -> None:
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
     logger.handlers = [logging.StreamHandler(sys.stderr)]
     # The libraries below speak up only when asked: what matters of theirs becomes an error here.
-    for library in ("distributed", "rasterio", "pyogrio"):
+    for library in ("distributed", "distributed.client", "rasterio", "pyogrio"):
         logging.getLogger(library).setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 

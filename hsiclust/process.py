@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -51,8 +52,13 @@ def end_process(code: int) -> NoReturn:
 
 
 def dask_setup(_worker: object) -> None:
-    """Called by Dask in each worker process: Ctrl-C is for the command, which ends its workers."""
+    """Called by Dask in each worker process.
+
+    Ctrl-C is for the command, which ends its workers; and it tells what matters, not they: Dask
+    silences a worker until it is closed, but its connections may end, and be told of, after that.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     _collect_seldom()
     _keep_freed_memory()
 

@@ -110,6 +110,27 @@ def test_torch_and_blas_keep_their_threads() -> None:
     assert done.stdout.split() == ["3", "2"]
 
 
+def test_dask_is_silent_after_its_cluster_has_gone() -> None:
+    """Its connections end when they do: what they say then must not stand below the last line."""
+    script = (
+        "import logging\n"
+        "from hsiclust.cluster import EngineOptions, connected\n"
+        "from hsiclust.console import log_to_stderr\n"
+        "def late(name):\n"
+        "    logging.getLogger(f'distributed.{name}').error('too late')\n"
+        "    return logging.getLogger('distributed').level\n"
+        "log_to_stderr(quiet=False, verbose=False)\n"
+        "with connected(EngineOptions(workers=1)) as client:\n"
+        "    print(client.submit(late, 'batched').result())\n"
+        "print(late('batched'), late('client'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == ["50", "50", "50"]
+
+
 def test_a_hiccup_is_tried_again(tmp_path: Path) -> None:
     job = Job(str(tmp_path), bad=2)
     assert dict(run_tiles(fail_twice, job, range(5), EVERYWHERE[1])) == {i: i for i in range(5)}
