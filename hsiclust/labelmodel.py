@@ -6,7 +6,9 @@ Runtime. Behind `LabelModel` nothing tells them apart.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,11 +169,21 @@ class GraphModel(LabelModel):
 
 
 def open_model(path: Path) -> LabelModel:
-    """A model by its file.
+    """A model by its file; the same object as before while the file is the same.
 
     Raises:
         ModelError: It is none, or cannot be used, or is only pre-trained.
     """
+    state = None
+    with suppress(OSError):  # whoever reads it says what is wrong
+        found = path.stat()
+        state = found.st_ino, found.st_size, found.st_mtime_ns
+    return _opened(path, state)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(path: Path, _state: tuple[int, ...] | None) -> LabelModel:
+    """Where many scenes are labelled, each asks for it twice."""
     if is_onnx_file(path):
         return GraphModel(load_onnx(path))
     fitted = load_model(path)

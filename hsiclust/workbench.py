@@ -7,13 +7,17 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from hsiclust.blockwise import TileLabeller
 from hsiclust.clock import Clock
 from hsiclust.devices import own_stream, resolve_device
 from hsiclust.engine import threads_here
-from hsiclust.labelmodel import open_model
+from hsiclust.labeller import Labeller
+from hsiclust.labelmodel import LabelModel, open_model
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
+from hsiclust.models.base import Precision
 from hsiclust.prediction_plan import LabelJob
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, StripSource
@@ -63,10 +67,17 @@ def _workbench(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
 def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     device = resolve_device(job.device)
     model = open_model(Path(job.model))
-    labeller = model.labeller(device, job.precision, job.confidence)
-    label = TileLabeller(labeller, job.block)
+    label = TileLabeller(_ready(model, device, job.precision, job.confidence), job.block)
     source = open_source(job.source, job.nodata, model, device)
     store = LabelStore(store_location(job.labels), job.reading, job.precision)
     if isinstance(source, TileStore):
         return StoredStrips(source, job.reading, model.halo), label, store
     return SceneStrips(source, job.reading, threads_here(job.threads)), label, store
+
+
+@functools.lru_cache(maxsize=1)
+def _ready(
+    model: LabelModel, device: torch.device, precision: Precision, confidence: bool
+) -> Labeller:
+    """A model's network on a device, for as many scenes as are labelled with it."""
+    return model.labeller(device, precision, confidence)

@@ -17,14 +17,14 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
-from hsiclust import labelmap, labels, prediction, prediction_plan
+from hsiclust import labelmap, labelmodel, labels, prediction, prediction_plan
 from hsiclust.api import export, predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore
-from hsiclust.modelfile import load_model
+from hsiclust.modelfile import FittedModel, load_model
 from hsiclust.output import locked
 from hsiclust.prediction import new_store
 from hsiclust.prediction import predict as run_prediction
@@ -76,6 +76,29 @@ def test_the_map_of_fields_is_the_truth(
         # a Gaussian blurs the fields' borders, nothing else
         assert counts.max() > 0.85 * counts.sum()
         assert values.min() >= 1
+
+
+def test_a_model_is_opened_once_as_long_as_its_file_is_the_same(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def counted(path: Path) -> FittedModel:
+        opened.append(path)
+        return load_model(path)
+
+    monkeypatch.setattr(labelmodel, "load_model", counted)
+    scene = str(fields[0])
+    first, second = (predict(scene, model, tmp_path / f"{name}.tif", HERE) for name in "ab")
+    assert opened == [model]
+    assert np.array_equal(read(first.map), read(second.map))
+    assert read(first.map).max() == 4
+    options = TrainOptions(method="kmeans", classes=2, smoothing=1.0, steps=10)
+    train([scene], tmp_path / "other.safetensors", options)
+    (tmp_path / "other.safetensors").replace(model)
+    third = predict(scene, model, tmp_path / "c.tif", HERE)
+    assert opened == [model, model]
+    assert read(third.map).max() == 2
 
 
 def test_the_map_lies_on_the_scenes_grid(
