@@ -16,10 +16,13 @@ from hsiclust.tilegrid import even_tile_size
 
 # Heights of a strip, the best first: in low ones halos weigh more, in high ones memory does.
 _HEIGHTS = (128, 64, 32, 16)
-# The number of strips is a multiple of the first of these that leaves them so many rows, so that no
-# thread is idle while the last are done. It is no function of the threads: the tiles of a scene
-# must not depend on who works on them.
-_MULTIPLES = ((16, 96), (4, 80))
+# The number of strips is a multiple of the first number, so that no thread is idle while the last
+# are done, unless that makes strips lower than the second. It is no function of the threads: the
+# tiles of a scene must not depend on who works on them.
+_EVEN_STRIPS = (16, 96)
+# The same of a scene of so few strips that an idle thread weighs more than a halo.
+_FEW = 10
+_FEW_STRIPS = (4, 80)
 # Widest tile: its labels are one chunk of the label store.
 _WIDEST_TILE = 4096
 # Narrowest panel: below, the columns that two panels both read weigh too much.
@@ -259,11 +262,9 @@ def _heights(area: Window, load: Load) -> list[int]:
 
 def _even_height(rows: int, height: int) -> int:
     """The height of nearly equal strips, at most `height` high."""
-    for strips, lowest in _MULTIPLES:
-        even = -(-rows // (-(-rows // (height * strips)) * strips))
-        if even >= lowest:
-            return even
-    return even_tile_size(rows, height)
+    strips, lowest = _FEW_STRIPS if rows <= _FEW * height else _EVEN_STRIPS
+    even = -(-rows // (-(-rows // (height * strips)) * strips))
+    return even if even >= lowest else even_tile_size(rows, height)
 
 
 def _widths(area: Window, load: Load) -> Iterator[int]:
