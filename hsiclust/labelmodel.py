@@ -7,8 +7,8 @@ Runtime. Behind `LabelModel` nothing tells them apart.
 from __future__ import annotations
 
 import functools
+import os
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,15 +174,27 @@ def open_model(path: Path) -> LabelModel:
     Raises:
         ModelError: It is none, or cannot be used, or is only pre-trained.
     """
-    state = None
-    with suppress(OSError):  # whoever reads it says what is wrong
-        found = path.stat()
-        state = found.st_ino, found.st_size, found.st_mtime_ns
-    return _opened(path, state)
+    return _opened(path, _state(path))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What differs between two states of a file; nothing where whoever reads it says what is wrong.
+
+    It is opened to be asked: of a file on NFS a system may remember an earlier state, but not of
+    one that it opens.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=2)
-def _opened(path: Path, _state: tuple[int, ...] | None) -> LabelModel:
+def _opened(path: Path, _state: tuple[int, ...]) -> LabelModel:
     """Where many scenes are labelled, each asks for it twice."""
     if is_onnx_file(path):
         return GraphModel(load_onnx(path))
