@@ -5,6 +5,9 @@ GDAL parses the header; what it says about the bytes on disk is all that is need
 
 from __future__ import annotations
 
+import gzip
+import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +26,8 @@ _DATA_TYPES = {
     14: "i8",
     15: "u8",
 }
+_GZIP_SIZE = 4  # bytes at the end of a gzip file that say how many are compressed in it
+_PART_BYTES = 2**20
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
 
 
@@ -35,14 +40,13 @@ def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) 
         shape: `(band, row, col)` as GDAL understood the header.
 
     Raises:
-        InputError: The file is shorter than its header says.
+        InputError: The file, or what is compressed in it, is shorter than its header says.
     """
     interleave = header.get("interleave", "bsq").strip().lower()
     data_type = _DATA_TYPES.get(_integer(header, "data_type", 0))
     file = Path(path)
     if (
-        _integer(header, "file_compression", 0) != 0
-        or data_type is None
+        data_type is None
         or interleave not in INTERLEAVES
         or not file.is_file()
         or "major_frame_offsets" in header
@@ -51,6 +55,9 @@ def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) 
     order = ">" if _integer(header, "byte_order", 0) == 1 else "<"
     offset = max(0, _integer(header, "header_offset", 0))
     cube = RawCube(path, *shape, order + data_type, offset, interleave)
+    if _integer(header, "file_compression", 0) != 0:
+        _check_gzip(file, cube.nbytes)
+        return None
     size = file.stat().st_size
     if size < cube.nbytes:
         raise InputError(
@@ -59,6 +66,32 @@ def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) 
             "it is cut short, or the header is not its own"
         )
     return cube
+
+
+def _check_gzip(file: Path, needed: int) -> None:
+    """Check that a compressed file holds so many bytes: GDAL gives zeros where it ends too early.
+
+    One that was compressed in one go says at its end how many it holds (RFC 1952); any other has to
+    be read.
+
+    Raises:
+        InputError: It holds less.
+    """
+    try:
+        with file.open("rb") as packed:
+            packed.seek(-_GZIP_SIZE, os.SEEK_END)
+            if int.from_bytes(packed.read(_GZIP_SIZE), "little") == needed % 2 ** (8 * _GZIP_SIZE):
+                return
+        with gzip.open(file) as unpacked:
+            while needed > 0 and (part := unpacked.read(min(needed, _PART_BYTES))):
+                needed -= len(part)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{file}: cannot be decompressed, or is cut short: {error}") from error
+    if needed > 0:
+        raise InputError(
+            f"{file}: {needed} bytes less are compressed in it than its header asks for; "
+            "it is cut short, or the header is not its own"
+        )
 
 
 def data_file_of_header(header: Path) -> Path:

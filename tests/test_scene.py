@@ -122,6 +122,34 @@ def test_a_cut_file_is_named_with_its_numbers(tmp_path: Path) -> None:
         Scene.open(path)
 
 
+def test_a_cut_compressed_file_is_named(tmp_path: Path) -> None:
+    """GDAL would give zeros for what is missing."""
+    cube = fields_cube(20, 30, 4)[0]
+    path = write_envi(tmp_path / "a.bsq", cube, compress=True)
+    whole = path.read_bytes()
+    for missing in (1, 4, 8):  # of the checksum and size at the end: the pixels are all there
+        path.write_bytes(whole[:-missing])
+        assert np.array_equal(Scene.open(path).read(), cube)
+    for length in (3, 12, len(whole) // 2, len(whole) - 20):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"a\.bsq"):
+            Scene.open(path)
+    with pytest.raises(InputError, match=r"a\.bsq: cannot be decompressed, or is cut short"):
+        Scene.open(path)
+    path.write_bytes(gzip.compress(gzip.decompress(whole)[:-5]))
+    with pytest.raises(InputError, match=r"a\.bsq: 5 bytes less are compressed in it"):
+        Scene.open(path)
+
+
+def test_a_file_compressed_in_parts_is_whole(tmp_path: Path) -> None:
+    cube = fields_cube(20, 30, 4)[0]
+    path = write_envi(tmp_path / "a.bsq", cube, compress=True)
+    data = gzip.decompress(path.read_bytes())
+    for parts in ((data[:700], data[700:]), (data, b"more")):
+        path.write_bytes(b"".join(map(gzip.compress, parts)))
+        assert np.array_equal(Scene.open(path).read(), cube)
+
+
 @pytest.mark.parametrize(
     "transform",
     [
