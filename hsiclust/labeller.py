@@ -14,6 +14,7 @@ from torch import nn
 from hsiclust.components import Components
 from hsiclust.errors import UsageError
 from hsiclust.models.base import Method
+from hsiclust.models.encoder import fold_skips
 from hsiclust.palette import UNSURE
 
 
@@ -78,7 +79,10 @@ class TorchLabeller:
         if device.type == "cuda":
             # float32 means float32: convolutions would keep 10 bits of it by themselves.
             torch.backends.cudnn.allow_tf32 = False
-        self.network = copy.deepcopy(method.settled()).to(device, dtype)
+        network = copy.deepcopy(method.settled())
+        if dtype == torch.float32:
+            fold_skips(network)
+        self.network = network.to(device, dtype)
         if device.type == "cpu":
             _hand_to_onednn(self.network)
 

@@ -8,8 +8,10 @@ from hsiclust.models.encoder import (
     DenseEncoder,
     Encoder,
     OriginalEncoder,
+    ResidualBlock,
     count_multiply_adds,
     fold_norms,
+    fold_skips,
 )
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
@@ -76,6 +78,17 @@ def test_folding_changes_nothing() -> None:
             folded = fold_norms(copy.deepcopy(encoder))
             assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
             torch.testing.assert_close(folded(values), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folded_skip_changes_nothing() -> None:
+    torch.manual_seed(0)
+    encoder = fold_norms(used(DenseEncoder(5, 16)).eval())
+    values = torch.randn(2, 5, 19, 20)
+    with torch.inference_mode():
+        expected = encoder(values)
+        folded = fold_skips(copy.deepcopy(encoder))
+        assert not any(isinstance(module, ResidualBlock) for module in folded.modules())
+        torch.testing.assert_close(folded(values), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_cost_of_the_networks() -> None:

@@ -7,6 +7,7 @@ from hsiclust.components import Components
 from hsiclust.labeller import TorchLabeller
 from hsiclust.labels import UNSURE
 from hsiclust.models.base import Method
+from hsiclust.models.encoder import ResidualBlock
 from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 
@@ -58,3 +59,16 @@ def test_the_method_keeps_its_network() -> None:
     }
     assert before == after
     assert (1, 1) in before.values()
+
+
+def test_a_network_of_few_digits_keeps_its_skips() -> None:
+    """A small weight beside the one of the skip would lose most of them."""
+    method = method_with_head(0)
+    kept = {
+        dtype: any(
+            isinstance(module, ResidualBlock)
+            for module in TorchLabeller(method, CPU, dtype).network.modules()
+        )
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert kept == {torch.float32: False, torch.bfloat16: True}

@@ -58,6 +58,17 @@ class ResidualBlock(nn.Module):
         outputs += trimmed(values, self.dilation)
         return outputs.relu_()  # in place: new memory costs more than the sum
 
+    def without_skip(self) -> nn.Module:
+        """The same as one convolution, when its norm is folded; its weights are changed.
+
+        The skip is what the convolution does if each channel has a weight of one for itself in the
+        middle, and none for anything else (Ding et al. 2021, RepVGG).
+        """
+        weights = self.conv.get_parameter("weight")
+        with torch.no_grad():
+            weights.add_(nn.init.dirac_(torch.empty_like(weights)))
+        return nn.Sequential(self.conv, nn.ReLU(inplace=True))
+
 
 class DenseEncoder(nn.Module):
     """1 x 1 stem and dilated residual blocks; 62 000 + 48 C multiply-adds a pixel at width 48.
@@ -168,6 +179,17 @@ def fold_norms(network: nn.Module) -> nn.Module:
     """Replace every `NormConv` below a network by one convolution, in place."""
     for name, child in network.named_children():
         setattr(network, name, child.folded() if isinstance(child, NormConv) else fold_norms(child))
+    return network
+
+
+def fold_skips(network: nn.Module) -> nn.Module:
+    """Replace every `ResidualBlock` below a network without norms by one convolution, in place.
+
+    Not for weights of few digits: what is left of a small one beside the one of the skip is less.
+    """
+    for name, child in network.named_children():
+        plain = child.without_skip() if isinstance(child, ResidualBlock) else fold_skips(child)
+        setattr(network, name, plain)
     return network
 
 
