@@ -131,7 +131,7 @@ def read_bands(scene: Path) -> tuple[Cube, Valid]:
 
     opened = Scene.open(scene)
     block = opened.read(bands=opened.bands.usable())
-    return block.astype(np.float32), opened.valid(block)
+    return block.astype(np.float32), opened.valid(block, opened.grid.window)
 
 
 def read_mnf(scene: Path, seed: int) -> tuple[Cube, Valid]:
@@ -145,7 +145,7 @@ def read_mnf(scene: Path, seed: int) -> tuple[Cube, Valid]:
     options = TransformOptions("mnf", most_components=_MNF)
     transform = fit_to_scenes([Region(opened, opened.grid.window)], options, seed)
     block = opened.read(bands=transform.bands)
-    valid = opened.valid(block)
+    valid = opened.valid(block, opened.grid.window)
     components = transform.apply(
         torch.from_numpy(np.ascontiguousarray(block)), torch.from_numpy(valid)
     )

@@ -156,7 +156,7 @@ class SceneComponents:
         for piece in clock.reading_each(self.scene.pieces(window, self.bands)):
             with clock.during("computing"):
                 rows, cols = piece.window.relative_to(window).slices
-                valid = self._moved(self.scene.valid(piece.values))
+                valid = self._moved(self.scene.valid(piece.values, piece.window))
                 room.valid[rows, cols] = valid
                 self.transform.apply(self._moved(piece.values), valid, room.values[:, rows, cols])
 

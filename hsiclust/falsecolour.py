@@ -37,8 +37,9 @@ def false_colour(path: Path, grid: PixelGrid, step: int) -> tuple[str, Image]:
     bands, title = _shown_bands(scene)
     area = _place_in(scene, grid)
     rows = [_thinned_rows(scene, window, bands, step) for window in _block_rows(scene, area, step)]
-    values = np.concatenate(rows, axis=1)
-    return title, _stretched(values.astype(np.float64), scene.valid(values))
+    values = np.concatenate([block for block, _ in rows], axis=1)
+    valid = np.concatenate([here for _, here in rows])
+    return title, _stretched(values.astype(np.float64), valid)
 
 
 def _block_rows(scene: Scene, area: Window, step: int) -> list[Window]:
@@ -54,9 +55,11 @@ def _block_rows(scene: Scene, area: Window, step: int) -> list[Window]:
 
 def _thinned_rows(
     scene: Scene, window: Window, bands: Sequence[int], step: int
-) -> NDArray[np.generic]:
-    """Shown pixels `(band, row, col)` of a window that starts with a shown row."""
-    return np.ascontiguousarray(scene.read(window, bands)[:, ::step, ::step])
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """Shown pixels `(band, row, col)` of a window that starts with a shown row, and the valid."""
+    block = scene.read(window, bands)
+    valid = scene.valid(block, window)
+    return np.ascontiguousarray(block[:, ::step, ::step]), valid[::step, ::step].copy()
 
 
 def _place_in(scene: Scene, grid: PixelGrid) -> Window:

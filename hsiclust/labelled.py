@@ -131,4 +131,4 @@ def _valid_pixels(source: str, model: FittedModel, options: TrainOptions) -> Val
         return TileStore.open(source).valid_pixels
     scene = Scene.open(source, options.nodata)
     bands = match_bands(model.transform.bands, model.sensor, scene.bands, scene.path)
-    return lambda window: scene.valid(scene.read(window, bands))
+    return lambda window: scene.valid(scene.read(window, bands), window)

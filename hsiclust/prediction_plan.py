@@ -184,7 +184,9 @@ def plan_prediction(
     source = open_source(scene, options.nodata, model, device)
     outputs = (output, confidence_path(output)) if options.confidence else (output,)
     _refuse_inputs(outputs, options.store, source, scene, model_path)
-    _warn_of_nodata(source, model)
+    if isinstance(source, SceneComponents):
+        _warn_of_place(source.scene)
+        _warn_of_nodata(source.scene, model)
     area = source.grid.window
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
@@ -251,14 +253,22 @@ def _block(device: torch.device) -> int:
     return _DEVICE_BLOCK if device.type == "cuda" else _BLOCK
 
 
-def _warn_of_nodata(source: SceneComponents | TileStore, model: LabelModel) -> None:
-    if not isinstance(source, SceneComponents) or model.nodata is None:
-        return
-    if source.scene.nodata is None:
+def _warn_of_place(scene: Scene) -> None:
+    if scene.loose is not None:
+        log.warning(
+            "%s: lies on the ground by %s only, which a map does not keep; warp the scene first, "
+            "or its map has no place",
+            scene.path,
+            scene.loose,
+        )
+
+
+def _warn_of_nodata(scene: Scene, model: LabelModel) -> None:
+    if model.nodata is not None and scene.nodata is None and scene.masking is None:
         log.warning(
             "%s: declares no nodata value (the model's scene had %g); every pixel is labelled "
             "unless --nodata names one",
-            source.scene.path,
+            scene.path,
             model.nodata,
         )
 

@@ -19,7 +19,9 @@ from rasterio.windows import Window as RasterioWindow
 from hsiclust.cluster import available_processors
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
+from hsiclust.hdf5 import split_name
 from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote
+from hsiclust.validity import Fills
 
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
 _OPENING = threading.Lock()
@@ -38,6 +40,10 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(f"{path!a}: a file name that is not UTF-8 text; rename the file") from None
+    file = split_name(path)[0]
+    there = Path(file).exists() or "://" in file or file.startswith("/vsi")
+    if file != path and not there:  # the library behind GDAL would say so in twenty lines
+        raise InputError(f"{path}: no such file")
     try:
         with open_quietly(path) as dataset:
             yield dataset
@@ -46,7 +52,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
             raise InputError(
                 f"{path}: cannot be opened: {explain(innermost_message(error))}"
             ) from error
-        if not Path(path).exists() and "://" not in path and not path.startswith("/vsi"):
+        if not there:
             raise InputError(f"{path}: no such file") from error
         raise InputError(
             f"{path}: cannot be opened as a raster: {innermost_message(error)}"
@@ -84,15 +90,19 @@ class GdalReader:
     Args:
         path: What GDAL opens.
         cache: Bytes of GDAL's block cache, which all threads share.
+        dtype: What all bands are read as: their own type, or one that holds those of all.
+        fills: What stands for no data in each band; all are read as the scene's.
     """
 
-    def __init__(self, path: str, cache: int) -> None:
+    def __init__(self, path: str, cache: int, dtype: str, fills: Fills) -> None:
         self.path = path
         self.cache = cache
+        self.dtype = np.dtype(dtype)
+        self.fills = fills
         self._handles = threading.local()
 
-    def __reduce__(self) -> tuple[type[GdalReader], tuple[str, int]]:
-        return GdalReader, (self.path, self.cache)
+    def __reduce__(self) -> tuple[type[GdalReader], tuple[str, int, str, Fills]]:
+        return GdalReader, (self.path, self.cache, self.dtype.name, self.fills)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GdalReader) and other.path == self.path
@@ -111,28 +121,49 @@ class GdalReader:
         Args:
             window: Rows and columns.
             bands: Bands, counted from 0.
-            room: One-dimensional memory to use, in the file's data type; new when None.
+            room: One-dimensional memory to use, in the reader's data type; new when None.
 
         Raises:
             InputError: GDAL cannot read or decode the file.
         """
-        out = None
-        if room is not None:
-            shape = (len(bands), window.rows, window.cols)
-            out = room[: math.prod(shape)].reshape(shape)
+        shape = (len(bands), window.rows, window.cols)
+        if room is None:
+            block: NDArray[np.generic] = np.empty(shape, self.dtype)
+        else:
+            block = room[: math.prod(shape)].reshape(shape)
+        with self._reading(window) as (dataset, there):
+            kinds = [dataset.dtypes[band] for band in bands]
+            if len(set(kinds)) == 1:
+                dataset.read([band + 1 for band in bands], out=block, window=there)
+            else:
+                for kind in set(kinds):  # rasterio reads bands of one type at a time
+                    places = [place for place, own in enumerate(kinds) if own == kind]
+                    block[places] = dataset.read([bands[at] + 1 for at in places], window=there)
+        self.fills.unify(block, bands)
+        return block
+
+    def mask(self, window: Window) -> NDArray[np.bool_]:
+        """Pixels of a window that the file's own mask says are valid, `(row, col)`.
+
+        Raises:
+            InputError: GDAL cannot read or decode the mask.
+        """
+        with self._reading(window) as (dataset, there):
+            found: NDArray[np.bool_] = dataset.read_masks(1, window=there) != 0
+            return found
+
+    @contextmanager
+    def _reading(self, window: Window) -> Iterator[tuple[DatasetReader, RasterioWindow]]:
+        """This thread's dataset, and the window in rasterio's words; failures are `InputError`."""
+        there = RasterioWindow(window.col, window.row, window.cols, window.rows)
         try:
             with rasterio.Env(GDAL_CACHEMAX=self.cache, **gdal_settings(self.path)):
-                block: NDArray[np.generic] = self._dataset().read(
-                    [band + 1 for band in bands],
-                    out=out,
-                    window=RasterioWindow(window.col, window.row, window.cols, window.rows),
-                )
+                yield self._dataset(), there
         except (RasterioError, OSError) as error:
             raise InputError(
                 f"{self.path}: rows {window.row} to {window.row_stop - 1}, columns {window.col} "
                 f"to {window.col_stop - 1} cannot be read: {innermost_message(error)}"
             ) from error
-        return block
 
     def _dataset(self) -> DatasetReader:
         if not hasattr(self._handles, "dataset"):

@@ -143,7 +143,7 @@ def _sample_windows(
     for _ in range(_ROUNDS):
         for window in _windows(region, pixels, generator):
             block = region.scene.read(window, bands)
-            counts = _any_data(region.scene, block)
+            counts = _any_data(region.scene, block, window)
             if region.mask is not None:
                 counts &= region.mask.read(window)
             if counts.any() and held < pixels:
@@ -164,16 +164,16 @@ def _windows(region: Region, pixels: int, generator: np.random.Generator) -> lis
     return [reached[int(index)] for index in generator.permutation(len(reached))[:count]]
 
 
-def _any_data(scene: Scene, block: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Pixels in which at least one band holds data, `(row, col)`."""
-    here = [scene.valid(block[index : index + 1]) for index in range(len(block))]
-    return np.asarray(np.any(here, axis=0), bool)
+def _any_data(scene: Scene, block: NDArray[np.generic], window: Window) -> NDArray[np.bool_]:
+    """Pixels of a window in which at least one band holds data, `(row, col)`."""
+    here = np.any([scene.holds_data(band[None]) for band in block], axis=0)
+    return np.asarray(here, bool) & scene.valid(block[:0], window)
 
 
 def _present_bands(windows: Sequence[_Sampled]) -> NDArray[np.bool_]:
     """Bands that hold data somewhere in the sample, `(band,)`."""
     here = [
-        [bool(window.region.scene.valid(band[None]).any()) for band in window.block]
+        [bool(window.region.scene.holds_data(band[None]).any()) for band in window.block]
         for window in windows
     ]
     return np.asarray(np.any(here, axis=0), bool)
@@ -184,7 +184,7 @@ def _kept(
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """A window's bands that hold data, and the pixels in which all of them do and that count."""
     block = window.block if present.all() else window.block[present]
-    return block, window.region.scene.valid(block) & window.counts
+    return block, window.region.scene.holds_data(block) & window.counts
 
 
 def _names(regions: Sequence[Region]) -> str:

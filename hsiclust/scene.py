@@ -8,15 +8,15 @@ one GDAL handle a thread, because a GDAL handle must never be shared between thr
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from hsiclust.bands import Bands, describe_bands
@@ -34,9 +34,7 @@ from hsiclust.rawtiff import raw_tiff
 from hsiclust.remote import is_remote, source_stamp
 from hsiclust.scratch import Scratch
 from hsiclust.tiledcube import TiledCube
-from hsiclust.validity import valid_pixels
-
-log = logging.getLogger(__name__)
+from hsiclust.validity import Fills, valid_pixels
 
 # Bytes that are read at once, where a block is not larger.
 _PIECE_BYTES = 2**23
@@ -65,7 +63,9 @@ class Scene:
         blocks: Rows and columns of the smallest window that costs no more to read than any part
             of it: a line, a strip, a tile, a chunk.
         reader: What reads the pixels.
-        sources: Other files that hold them, where the scene is a VRT.
+        sources: Other files that hold them, or their mask, where the scene is a VRT or has one.
+        masking: What reads the mask, where the file has one of its own.
+        loose: What alone says where it lies on the ground, where that is not its grid; in words.
     """
 
     path: str
@@ -77,6 +77,8 @@ class Scene:
     blocks: tuple[int, int]
     reader: Reader
     sources: tuple[str, ...] = ()
+    masking: GdalReader | None = None
+    loose: str | None = None
 
     @classmethod
     def open(cls, path: str | Path, nodata: float | None = None) -> Scene:
@@ -104,12 +106,6 @@ class Scene:
         if is_hdf5(name) and (found := hdf5_cube(name)) is not None:
             return _of_cube(name, found, CubeReader(split_name(name)[0], open_hdf5, found), nodata)
         with open_raster(name) as dataset:
-            if dataset.gcps[0] and dataset.transform == Affine.identity():
-                log.warning(
-                    "%s: lies on the ground by control points (GCPs) only, which a map does not "
-                    "keep; warp the scene first, or its map has no place",
-                    name,
-                )
             return _describe(name, dataset, nodata)
 
     @property
@@ -193,16 +189,33 @@ class Scene:
     @property
     def cache_bytes(self) -> int:
         """Bytes that the library which reads keeps of what it has read."""
-        return self.reader.cache if isinstance(self.reader, GdalReader) else 0
+        through = (each for each in (self.reader, self.masking) if isinstance(each, GdalReader))
+        return max((each.cache for each in through), default=0)
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
         if isinstance(self.reader, RawCube | TiledCube):
             self.reader.prefetch(window)
 
-    def valid(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
+    def holds_data(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Pixels of `(band, row, col)`, bad bands already dropped, as `valid_pixels` tells them."""
         return valid_pixels(block, self.nodata)
+
+    def valid(self, block: NDArray[np.generic], window: Window) -> NDArray[np.bool_]:
+        """Pixels of a window that hold data and that the file's own mask leaves.
+
+        Args:
+            block: What was read of it, `(band, row, col)`, bad bands already dropped.
+            window: Rows and columns.
+
+        Returns:
+            `(row, col)`.
+
+        Raises:
+            InputError: The mask cannot be read there.
+        """
+        valid = self.holds_data(block)
+        return valid if self.masking is None else valid & self.masking.mask(window)
 
 
 def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
@@ -212,21 +225,53 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
             f"{path}: holds no raster of its own"
             + (f"; name one of its subdatasets: {parts}" if parts else "")
         )
-    dtype = np.dtype(dataset.dtypes[0])
-    if dtype.kind not in "iuf":
-        raise InputError(f"{path}: holds {dtype.name} values; a scene holds integers or floats")
+    dtype = _common_type(path, dataset)
     raw = _raw_cube(path, dataset)
+    fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
+    reader = GdalReader(path, cache_bytes(dataset), dtype.name, fills)
+    masked = _has_mask(dataset)
     return Scene(
         path=path,
         grid=grid_of(dataset),
         bands=_bands(dataset),
         dtype=dtype.name,
-        nodata=_nodata(dataset.nodata if nodata is None else nodata),
+        nodata=fills.common,
         layout=_layout(dataset, raw),
         blocks=_blocks(dataset, raw),
-        reader=GdalReader(path, cache_bytes(dataset)) if raw is None else raw,
-        sources=_sources(path, dataset),
+        reader=reader if raw is None else raw,
+        sources=_sources(path, dataset) + (_mask_file(path) if masked else ()),
+        masking=reader if masked else None,
+        loose=_loose_place(dataset),
     )
+
+
+def _common_type(path: str, dataset: DatasetReader) -> np.dtype[Any]:
+    """The type of all bands, or the smallest that holds those of all."""
+    kinds = [np.dtype(name) for name in dict.fromkeys(dataset.dtypes)]
+    for kind in kinds:
+        if kind.kind not in "iuf":
+            raise InputError(f"{path}: holds {kind.name} values; a scene holds integers or floats")
+    return np.result_type(*kinds)
+
+
+def _loose_place(dataset: DatasetReader) -> str | None:
+    if dataset.transform != Affine.identity():
+        return None
+    if dataset.gcps[0]:
+        return "control points (GCPs)"
+    return "rational polynomials (RPCs)" if dataset.rpcs is not None else None
+
+
+def _has_mask(dataset: DatasetReader) -> bool:
+    """Whether a mask says for all bands which pixels are valid; an alpha band is a band."""
+    flags = dataset.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def _mask_file(path: str) -> tuple[str, ...]:
+    """The file beside a raster that holds its mask; none where it lies within."""
+    file = f"{path}.msk"
+    return (file,) if Path(file).is_file() else ()
 
 
 def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
@@ -281,7 +326,3 @@ def _bands(dataset: DatasetReader) -> Bands:
         [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes],
         [dataset.tags(band) for band in dataset.indexes],
     )
-
-
-def _nodata(value: float | None) -> float | None:
-    return None if value is None else float(value)

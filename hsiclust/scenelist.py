@@ -83,11 +83,11 @@ def map_name(scene: str, suffix: str = ".tif") -> str:
 def _names(word: str, stdin: TextIO) -> list[str]:
     """Scenes that a word stands for."""
     if word == "-":
-        return _lines(stdin.read())
+        return _lines(stdin.read().removeprefix("\ufeff"))
     if not word.startswith("@"):
         return [word]
     try:
-        return _lines(Path(word[1:]).read_text("utf-8"))
+        return _lines(Path(word[1:]).read_text("utf-8-sig"))  # Windows marks it
     except OSError as error:
         raise InputError(f"{word[1:]}: {error.strerror}; a list of scenes is expected") from error
     except UnicodeDecodeError as error:

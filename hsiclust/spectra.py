@@ -119,7 +119,9 @@ class SpectralTransform:
         whole = bool(valid.all())
         count, height, cols = block.shape  # lines are (row, band, col), components (row, col, C)
         rows, floats = part_of(count, self.components, height, cols)
-        with _SCRATCH.lend(floats * mean.itemsize) as memory:
+        # What float32 cannot hold is not valid; whatever becomes of it is written over.
+        quiet = np.errstate(over="ignore", invalid="ignore")
+        with quiet, _SCRATCH.lend(floats * mean.itemsize) as memory:
             room, rest = np.split(memory.view(np.float32), [rows * cols * count])
             room, rest = _shaped_like(room, lines[:rows]), rest.reshape(rows, cols, len(weights))
             for top in range(0, len(lines), rows):

@@ -147,7 +147,7 @@ def test_the_fill_value_is_nodata(tmp_path: Path) -> None:
     ).unlink()
     scene = Scene.open(path)
     assert scene.nodata == -9999
-    valid = scene.valid(scene.read())
+    valid = scene.holds_data(scene.read())
     assert not valid[10:20].any()
     assert valid[:10].all()
 

@@ -173,7 +173,7 @@ def test_prisma(tmp_path: Path) -> None:
     expected = np.concatenate([vnir, swir])
     assert np.array_equal(block[:, :4], expected[:, :4])
     assert np.array_equal(block[:, 4:], np.maximum(expected[:, 4:], 1))
-    assert np.array_equal(scene.valid(block).all(axis=1), np.arange(ROWS) >= 4)
+    assert np.array_equal(scene.holds_data(block).all(axis=1), np.arange(ROWS) >= 4)
     assert scene.grid.transform == Affine(30, 0, 400000, 0, -30, 5800000)
     assert scene.grid.crs == UTM
     assert scene.bands.wavelengths is not None

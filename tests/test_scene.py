@@ -198,9 +198,9 @@ def test_valid_pixels() -> None:
     scene = Scene.open(demo_scene(), nodata=-9999)
     block = np.ones((2, 2, 3), np.float32)
     block[0, 0, 0], block[1, 0, 1], block[1, 1, 2] = -9999, np.nan, np.inf
-    assert np.array_equal(scene.valid(block), [[False, False, True], [True, True, False]])
+    assert np.array_equal(scene.holds_data(block), [[False, False, True], [True, True, False]])
     # -9999 is no value of an unsigned type, so there no pixel can be without data
-    assert scene.valid(np.ones((2, 2, 3), np.uint16)).all()
+    assert scene.holds_data(np.ones((2, 2, 3), np.uint16)).all()
 
 
 def test_large_float_nodata_is_found(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_large_float_nodata_is_found(tmp_path: Path) -> None:
     cube[0, 1, 1] = np.finfo(np.float32).min
     path = write_raster(tmp_path / "a.tif", cube, nodata=float(np.finfo(np.float32).min))
     scene = Scene.open(path)
-    assert scene.valid(scene.read()).sum() == 11
+    assert scene.holds_data(scene.read()).sum() == 11
 
 
 def test_one_scene_for_threads_and_processes(fields: tuple[Path, Path]) -> None:

@@ -34,7 +34,7 @@ def test_several_go_to_a_folder() -> None:
 
 def test_lists(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
-    file.write_text("# of July\n\n  a b.tif \nc.tif\r\n")
+    file.write_text("\ufeff# of July\n\n  a b.tif \nc.tif\r\n", "utf-8")  # Windows begins so
     names = [scene for scene, _ in pairs([f"@{file}", "d.tif", "-"], None, "e.tif\n#f.tif\n")]
     assert names == ["a b.tif", "c.tif", "d.tif", "e.tif"]
     assert scene_list(["-"], "maps", ".tif", io.StringIO("a.tif\n")).many
