@@ -10,12 +10,18 @@ from typing import Literal
 
 from hsiclust.devices import resolve_device
 from hsiclust.engine import Engine, opened
-from hsiclust.errors import ClusterError, HsiclustError, OutputExistsError, StoppedError
+from hsiclust.errors import (
+    ClusterError,
+    HsiclustError,
+    OutputBusyError,
+    OutputExistsError,
+    StoppedError,
+)
 from hsiclust.labelmodel import open_model
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import file_digest
 from hsiclust.prediction import Prediction, Progress, predict
-from hsiclust.prediction_plan import PredictPlan, confidence_path, plan_prediction
+from hsiclust.prediction_plan import PredictPlan, confidence_path, is_map_of, plan_prediction
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.shards import LabelledShard, Shard, label_shard, merge
 from hsiclust.sources import open_source
@@ -87,15 +93,17 @@ def predict_scenes(
             try:
                 try:
                     plan = plan_prediction(scene, model, output, options)
+                    if engine is None and part != "merge":
+                        engine = stack.enter_context(opened(options.engine))
+                    with watch(scene) as progress:
+                        done = predict_scene(plan, options, part, progress, engine)
+                except OutputBusyError:
+                    raise
                 except OutputExistsError:
                     if not _is_finished(scene, output, model, options):
                         raise
                     yield Outcome(scene, output)
                     continue
-                if engine is None and part != "merge":
-                    engine = stack.enter_context(opened(options.engine))
-                with watch(scene) as progress:
-                    done = predict_scene(plan, options, part, progress, engine)
                 yield Outcome(scene, output, done)
             except (StoppedError, ClusterError):
                 raise
@@ -122,16 +130,9 @@ def _is_finished(scene: str, output: Path, model: Path, options: PredictOptions)
     """Whether a map is what this run would make, as far as it says itself."""
     if options.confidence and not confidence_path(output).exists():
         return False
-    try:
-        facts = describe_map(output)
-    except HsiclustError:
+    if not is_map_of(output, scene, file_digest(model)):
         return False
-    if facts is None:
-        return False
-    tags = facts["tags"]
-    same = (tags.get("HSICLUST_MODEL_SHA256"), tags.get("HSICLUST_SCENE"))
-    if same != (file_digest(model), Path(scene).name):
-        return False
+    facts = describe_map(output) or {}
     grid = open_source(scene, options.nodata, open_model(model), resolve_device("cpu")).grid
     if options.bounds is not None:
         grid = grid.crop(grid.window_of_bounds(*options.bounds))

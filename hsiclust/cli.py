@@ -37,7 +37,7 @@ from hsiclust.parameters import (
     bounds_of,
     engine_of,
 )
-from hsiclust.process import end_process, prepare_process
+from hsiclust.process import end_process, open_standard_streams, prepare_process
 from hsiclust.scorecard import scorecard
 from hsiclust.stopping import stop_on_sigterm
 
@@ -224,6 +224,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
+    open_standard_streams()
     prepare_process()
     stop_on_sigterm()
     end_process(_exit_code())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -144,9 +145,14 @@ def one_line(error: BaseException) -> str:
 
 
 def print_result(as_json: bool, path: object, facts: Mapping[str, Any]) -> None:
-    """The path that was written, or one JSON object."""
-    sys.stdout.write((json.dumps(jsonable(facts)) if as_json else str(path)) + "\n")
-    sys.stdout.flush()  # a pipe's reader need not wait for the next scene
+    """The path that was written, or one JSON object; a reader that has gone stops no work."""
+    try:
+        sys.stdout.write((json.dumps(jsonable(facts)) if as_json else str(path)) + "\n")
+        sys.stdout.flush()  # a pipe's reader need not wait for the next scene
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python would fail once more at its end
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def print_facts(as_json: bool, facts: Mapping[str, Any]) -> None:

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 
-from hsiclust.errors import GO_ON, HsiclustError, OutputExistsError
+from hsiclust.errors import GO_ON, HsiclustError, OutputExistsError, StorageError
 from hsiclust.grid import Window
 from hsiclust.location import (
+    STORE_RECORD,
     Location,
     is_there,
     open_array,
     open_group,
     put,
-    remove_location,
+    remove_store,
     stamp,
     storage_errors,
     store_location,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 _FORMAT = "hsiclust-labels"
 _ARRAYS = ("labels", "confidence", "done")
-_RECORD = "zarr.json"
 # With a checksum: a chunk that was damaged is noticed, and labelled again.
 _COMPRESSION = Zstd(level=0, checksum=True)
 _DONE = np.ones(1, np.uint8)
@@ -104,7 +104,7 @@ class LabelStore:
             raise OutputExistsError(
                 f"{self.path}: is there and is no label store; remove it, or name another --store"
             )
-        remove_location(self.path)
+        remove_store(self.path)
         with storage_errors(self.path):
             self._create_whole(run)
 
@@ -115,7 +115,7 @@ class LabelStore:
 
     def remove(self) -> None:
         """Remove the store, if it is there."""
-        remove_location(self.path)
+        remove_store(self.path)
 
     @staticmethod
     def record_of_run(path: str | Path, run: str) -> Record | None:
@@ -141,7 +141,7 @@ class LabelStore:
             HsiclustError: It is gone, or that of another run.
         """
         try:
-            same = _run_of(self.path, stamp(self.path / _RECORD)) == run
+            same = _run_of(self.path, stamp(self.path / STORE_RECORD)) == run
         except LookupError:
             same = False
         if not same:
@@ -171,6 +171,8 @@ class LabelStore:
             if confidence is not None:
                 self._put("confidence", place, confidence)
             self._put("done", (tile.index,), _DONE)
+        except StorageError as error:
+            raise StorageError(f"{error}; {GO_ON}") from error
         except OSError as error:
             raise HsiclustError(
                 f"{self.path}: labels cannot be written: {error.strerror or error}; {GO_ON}"
@@ -191,34 +193,65 @@ class LabelStore:
         put(self.path / name / array.metadata.encode_chunk_key(place), data)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """Labels of a window of the area, `(row, col)`."""
-        return self._read("labels", window)
+        """Labels of a window of the area, `(row, col)`; 0 where there are none yet.
 
-    def read_confidence(self, window: Window) -> NDArray[np.uint8]:
-        """Confidence of a window of the area in per cent, `(row, col)`."""
-        return self._read("confidence", window)
+        Raises:
+            HsiclustError: Labels that were written are damaged, or gone.
+        """
+        return self._read("labels", window, written=True)
 
-    def _read(self, name: str, window: Window) -> NDArray[np.uint8]:
+    def read_confidence(self, window: Window, written: bool) -> NDArray[np.uint8]:
+        """Confidence of a window of the area in per cent, `(row, col)`; 255 where there is none.
+
+        Args:
+            window: Rows and columns.
+            written: Whether it came with the labels: then it has to be there.
+
+        Raises:
+            HsiclustError: What was written is damaged, or gone.
+        """
+        return self._read("confidence", window, written)
+
+    def _read(self, name: str, window: Window, written: bool) -> NDArray[np.uint8]:
         try:
             with storage_errors(self.path):
-                return np.asarray(self._array(name)[window.slices], np.uint8)
+                values = np.asarray(self._array(name)[window.slices], np.uint8)
+                if written:
+                    self._check_there(name, window, values)
         except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
             self._forget(window)
             raise HsiclustError(
                 f"{self.path}: labels of rows {window.row} to {window.row_stop - 1} are damaged "
                 f"({error}); the same command labels them again"
             ) from error
+        return values
+
+    def _check_there(self, name: str, window: Window, values: NDArray[np.uint8]) -> None:
+        """Check that the chunks of a window were read: for one that is gone Zarr gives its fill.
+
+        Raises:
+            ValueError: One is gone whose flag is set.
+        """
+        array, done = self._array(name), self._array("done")
+        for part in window.cut(self.tiles.tile_rows, self.tiles.tile_cols):
+            if (values[part.relative_to(window).slices] != array.fill_value).any():
+                continue
+            row, col = place = self._place(part)
+            chunk = self.path / name / array.metadata.encode_chunk_key(place)
+            if done[row * self.tiles.across + col] and not is_there(chunk):
+                raise ValueError("a chunk is gone")
 
     def _forget(self, window: Window) -> None:
         """Take back the flags of all tiles that meet a window of the area."""
-        top, left = window.row // self.tiles.tile_rows, window.col // self.tiles.tile_cols
-        bottom = (window.row_stop - 1) // self.tiles.tile_rows
-        right = (window.col_stop - 1) // self.tiles.tile_cols
         with storage_errors(self.path):
             done = self._array("done")
-            for row in range(top, bottom + 1):
-                for col in range(left, right + 1):
-                    done[row * self.tiles.across + col] = 0
+            for part in window.cut(self.tiles.tile_rows, self.tiles.tile_cols):
+                row, col = self._place(part)
+                done[row * self.tiles.across + col] = 0
+
+    def _place(self, part: Window) -> tuple[int, int]:
+        """The chunk in which a part of the area begins."""
+        return part.row // self.tiles.tile_rows, part.col // self.tiles.tile_cols
 
     def _create_whole(self, run: str) -> None:
         """Make a store that appears at once, however many make it at the same moment."""
@@ -229,10 +262,10 @@ class LabelStore:
         try:
             replace(self, path=beside)._create(run)
             beside.rename(self.path)
-        except OSError:
+        except BaseException as error:
             remove(beside)
-            # Another was first.
-            if self.record_of_run(self.path, run) is None:
+            another_was_first = self.record_of_run(self.path, run) is not None
+            if not (isinstance(error, OSError) and another_was_first):
                 raise
 
     def _create(self, run: str) -> None:
@@ -249,7 +282,7 @@ class LabelStore:
     def _is_of(self, run: str) -> bool:
         attributes = _attributes(self.path)
         same = attributes.get("run") == run and attributes.get("reading") == asdict(self.reading)
-        return same and all(is_there(self.path / name / _RECORD) for name in _ARRAYS)
+        return same and all(is_there(self.path / name / STORE_RECORD) for name in _ARRAYS)
 
     def _array(self, name: str) -> Any:
         return _opened(self, name)

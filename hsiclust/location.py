@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # `pathlib` folds the two slashes of a URL into one; a path made from a URL still names it.
 _S3_URL = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)/+(?P<key>.+?)/*")
 _SUFFIX = ".zarr"
+STORE_RECORD = "zarr.json"
+"""The file of a Zarr group or array that says what it is."""
 
 Mode = Literal["r", "r+", "w"]
 
@@ -165,19 +167,28 @@ def put(where: Location, data: bytes) -> None:
         raise
 
 
-def remove_location(where: Location) -> None:
-    """Remove what is there, if anything is.
+def remove_store(where: Location) -> None:
+    """Remove a store, if anything is there; who is killed meanwhile leaves none that looks whole.
+
+    A folder that is removed file by file may lose its values before what says that they are there.
+    So it loses its name at once; on S3, which renames nothing, the record that makes it a store.
 
     Raises:
         StorageError: S3 does not answer, or refuses.
     """
     if isinstance(where, Path):
-        remove(where)
+        beside = where.with_name(f".{where.name.removeprefix('.')}.removed")
+        remove(beside)  # of one who was killed
+        if os.path.lexists(where):
+            where.rename(beside)
+            remove(beside)
         return
     with storage_errors(where):
         import obstore
 
         client = s3_client(where.bucket)
+        with suppress(FileNotFoundError):
+            obstore.delete(client, f"{where.key}/{STORE_RECORD}")
         for objects in obstore.list(client, where.key):
             obstore.delete(client, [item["path"] for item in objects])
 

@@ -18,6 +18,7 @@ from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
 from hsiclust.devices import resolve_device
 from hsiclust.engine import Engine, opened
+from hsiclust.errors import InputError
 from hsiclust.grid import Window
 from hsiclust.labeller import Labeller
 from hsiclust.labels import LabelStore
@@ -129,6 +130,7 @@ def predict(
     job, output = plan.job, plan.output
     store = new_store(plan)
     with all_locked(plan.written):
+        plan.refuse_maps(options.overwrite)
         store.open_or_create(job.run, options.overwrite)
         with drafts(plan, store, options) as maps:
             strips = range(len(job.reading))
@@ -183,6 +185,7 @@ def label_strips(
 
     Raises:
         HsiclustError: A strip failed for good.
+        InputError: The scene is another by now.
     """
     missing = set(store.missing())
     job = replace(
@@ -212,6 +215,7 @@ def label_strips(
                     progress(done, count)
                 if advance is not None:
                     advance(rows.after(tiles[strip]))
+    job.check_source(plan.source)
     return Labelling(count, resumed, labelled, clock)
 
 
@@ -233,7 +237,7 @@ def _read_ahead(plan: PredictPlan, reading: ReadPlan, strips: list[int]) -> None
 
 
 def _prefetch(scene: Scene, steps: list[Window]) -> None:
-    with suppress(OSError):  # a hint; whoever reads says what is wrong
+    with suppress(OSError, InputError):  # a hint; whoever reads says what is wrong
         for step in steps:
             scene.prefetch(step)
 

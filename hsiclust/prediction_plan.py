@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -16,11 +17,12 @@ from hsiclust import __version__
 from hsiclust.components import SceneComponents
 from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import UsageError
+from hsiclust.errors import HsiclustError, InputError, ModelError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labelmap import rehearse_map
 from hsiclust.labelmodel import LabelModel, open_model
 from hsiclust.labels import LabelStore
+from hsiclust.legend import describe_map
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
@@ -29,6 +31,7 @@ from hsiclust.output import refuse_existing, refuse_inputs
 from hsiclust.plan import Limits, Load, RunPlan, plan_run
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.readplan import ReadPlan
+from hsiclust.remote import absolute_name
 from hsiclust.scene import Scene
 from hsiclust.sources import open_source
 from hsiclust.tilegrid import TileGrid
@@ -62,6 +65,8 @@ class LabelJob:
         threads: Strips at work at once in one process.
         block: Side of the squares that the network sees at once.
         precision: What the network computes in.
+        identity: Hash of the scene or tile store that the run began with.
+        digest: That of the model file.
         begun: Whether an earlier run has labelled some of it: a worker then looks what.
     """
 
@@ -76,12 +81,38 @@ class LabelJob:
     threads: int
     block: int
     precision: Precision
+    identity: str
+    digest: str
     begun: bool = False
 
     @property
     def tiles(self) -> TileGrid:
         """How the scene is cut."""
         return self.reading.tiles
+
+    def check_source(self, source: SceneComponents | TileStore) -> None:
+        """Check that a scene is still the one that the run began with, as far as files tell.
+
+        Raises:
+            InputError: It is another.
+        """
+        if source.identity != self.identity:
+            raise InputError(
+                f"{self.source}: is not what it was when the run began, or not the same file where "
+                "a worker sees it: no map is written; label it again with --overwrite"
+            )
+
+    def check_model(self) -> None:
+        """Check that the model file is still the one that the run began with.
+
+        Raises:
+            ModelError: It is another.
+        """
+        if file_digest(Path(self.model)) != self.digest:
+            raise ModelError(
+                f"{self.model}: is not what it was when the run began, or not the same file where "
+                "a worker sees it; put it back, or label the scene again with --overwrite"
+            )
 
 
 @dataclass(frozen=True)
@@ -107,13 +138,26 @@ class PredictPlan:
     engine: EngineOptions
 
     @property
+    def maps(self) -> list[Path]:
+        """The files that are to be written."""
+        return [self.output, *([confidence_path(self.output)] if self.job.confidence else [])]
+
+    @property
     def written(self) -> list[Path]:
         """What this run alone may write: its maps, and a store that has a name of its own."""
-        maps = [self.output, *([confidence_path(self.output)] if self.job.confidence else [])]
-        store = store_location(self.job.labels)
-        if not isinstance(store, Path) or store == _hidden_labels(self.output):
-            return maps
-        return [*maps, store]
+        store, hidden = store_location(self.job.labels), _hidden_labels(self.output)
+        if not isinstance(store, Path) or store.absolute() == hidden.absolute():
+            return self.maps
+        return [*self.maps, store]
+
+    def refuse_maps(self, overwrite: bool) -> None:
+        """Check again, when no other run may write them, that the maps may be written.
+
+        Raises:
+            OutputExistsError: One is there by now.
+        """
+        earlier = LabelStore.record_of_run(self.job.labels, self.job.run)
+        _refuse_maps(self.maps, self.job, overwrite, earlier is not None)
 
     @property
     def marks(self) -> Path:
@@ -179,6 +223,8 @@ def plan_prediction(
     options = placed(options)
     # Each worker of a standing cluster finds its own device.
     device = resolve_device("cpu" if options.engine.standing else options.device)
+    if options.engine.standing:  # its workers have folders of their own
+        scene, model_path = absolute_name(scene), model_path.absolute()
     model = open_model(model_path)
     precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
@@ -191,13 +237,12 @@ def plan_prediction(
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
     labels = options.store or str(_hidden_labels(output))
-    run_hash = _run_hash(source, model_path, area, options)
+    if options.engine.standing:
+        labels = absolute_name(labels)
+    identity, digest = source.identity, file_digest(model_path)
+    run_hash = _run_hash(identity, digest, area, options)
     earlier = LabelStore.record_of_run(labels, run_hash)
-    # A run that goes on may find maps that it wrote itself before it was killed.
-    for path in outputs:
-        refuse_existing(path, options.overwrite or earlier is not None)
     form = MapFormat(driver, 512, options.creation)
-    rehearse_map(source.grid.crop(area), output, model.classes, form)
     run, reading = _plan(source, model, area, device, options)
     if earlier is not None and options.tile in (None, earlier.reading.tiles.tile_rows):
         reading, precision = earlier.reading, cast(Precision, earlier.precision)
@@ -213,7 +258,11 @@ def plan_prediction(
         threads=max(1, run.in_flight // run.workers),
         block=_DEVICE_BLOCK if options.device.startswith("cuda") else _block(device),
         precision=precision,
+        identity=identity,
+        digest=digest,
     )
+    _refuse_maps(outputs, job, options.overwrite, earlier is not None)
+    rehearse_map(source.grid.crop(area), output, model.classes, form)
     asked = options.precision == "auto" and len(model.precisions) > 1
     tried = asked and earlier is None and not options.engine.standing
     trial = tried and area.pixels >= _WORTH_A_TRIAL
@@ -237,6 +286,24 @@ def _refuse_inputs(
         written.append(place)
     for path in written:
         refuse_inputs(path, scene, *data, model)
+
+
+def _refuse_maps(outputs: Sequence[Path], job: LabelJob, overwrite: bool, goes_on: bool) -> None:
+    """Check that maps may be written; one that goes on may find those that it wrote itself."""
+    for path in outputs:
+        own = goes_on and is_map_of(path, job.source, job.digest)
+        refuse_existing(path, overwrite or own)
+
+
+def is_map_of(path: Path, scene: str, digest: str) -> bool:
+    """Whether a map says that it was made of a scene of this name, by the model of this hash."""
+    try:
+        facts = describe_map(path)
+    except HsiclustError:
+        return False
+    tags = {} if facts is None else facts["tags"]
+    made = tags.get("HSICLUST_MODEL_SHA256"), tags.get("HSICLUST_SCENE")
+    return bool(made == (digest, Path(scene).name))
 
 
 def _precision(model: LabelModel, path: Path, asked: str) -> Precision:
@@ -323,9 +390,7 @@ def _load(model: LabelModel, device: torch.device, scene: Scene | None) -> Load:
     )
 
 
-def _run_hash(
-    source: SceneComponents | TileStore, model: Path, area: Window, options: PredictOptions
-) -> str:
+def _run_hash(identity: str, digest: str, area: Window, options: PredictOptions) -> str:
     """What decides the labels; a resume into a store of anything else is refused."""
-    facts = [source.identity, file_digest(model), str(area), options.confidence, __version__]
+    facts = [identity, digest, str(area), options.confidence, __version__]
     return hashlib.sha256(json.dumps([*facts, options.precision]).encode()).hexdigest()

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from hsiclust.crew import still_at_work
@@ -37,6 +38,21 @@ def prepare_process() -> None:
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for worker processes
     _mallopt(_M_ARENA_MAX, 1)
     _keep_freed_memory()
+
+
+def open_standard_streams() -> None:
+    """Give a process that was started without one of the three standard streams an empty one.
+
+    A file that is opened later would get its number, and the words of libraries for content.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def end_process(code: int) -> NoReturn:

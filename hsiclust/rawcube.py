@@ -241,7 +241,10 @@ def gathered(
 
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
-    file = os.open(path, os.O_RDONLY)
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
     try:
         yield file
     finally:

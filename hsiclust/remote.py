@@ -35,6 +35,15 @@ _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
+def absolute_name(name: str) -> str:
+    """A name that means the same file in whatever folder a process works."""
+    file = split_name(name)[0]
+    if is_remote(name) or "://" in file or file.startswith("/"):
+        return name
+    before = name.index(":") + 1 if file != name else 0
+    return name[:before] + name[before:].replace(file, str(Path(file).absolute()), 1)
+
+
 def is_remote(name: str) -> bool:
     """Whether a name means a file on a server."""
     return name.startswith((*_PREFIXES, *_SERVERS))

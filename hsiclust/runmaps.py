@@ -17,7 +17,7 @@ from hsiclust.labelmap import MapDraft, confidence_draft, label_draft
 from hsiclust.labels import LabelStore
 from hsiclust.legend import LABELS_TAG
 from hsiclust.mapformat import MapFormat, driver_for
-from hsiclust.modelfile import METHODS, file_digest
+from hsiclust.modelfile import METHODS
 from hsiclust.prediction_plan import PredictPlan, confidence_path
 from hsiclust.predictoptions import PredictOptions
 
@@ -76,7 +76,7 @@ def drafts(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Ite
         "HSICLUST_METHOD": plan.model.method,
         LABELS_TAG: "classes" if METHODS[plan.model.method].supervised else "clusters",
         "HSICLUST_CLASSES": str(len(plan.model.classes)),
-        "HSICLUST_MODEL_SHA256": file_digest(Path(plan.job.model)),
+        "HSICLUST_MODEL_SHA256": plan.job.digest,
         "HSICLUST_SCENE": Path(plan.job.source).name,
     }
     form = MapFormat(driver_for(plan.output, options.driver), 512, options.creation, tags)
@@ -99,4 +99,4 @@ class _ConfidenceOf:
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Confidence of a window, `(row, col)`."""
-        return self.store.read_confidence(window)
+        return self.store.read_confidence(window, written=True)

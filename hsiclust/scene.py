@@ -31,7 +31,7 @@ from hsiclust.products import hdf5_cube
 from hsiclust.rasters import GdalReader, cache_bytes, grid_of, open_raster
 from hsiclust.rawcube import RawCube
 from hsiclust.rawtiff import raw_tiff
-from hsiclust.remote import is_remote, source_stamp
+from hsiclust.remote import absolute_name, is_remote, source_stamp
 from hsiclust.scratch import Scratch
 from hsiclust.tiledcube import TiledCube
 from hsiclust.validity import Fills, valid_pixels
@@ -120,9 +120,8 @@ class Scene:
         Raises:
             StorageError: A server does not answer when asked for size and time.
         """
-        place = self.path if is_remote(self.path) else str(Path(self.path).absolute())
         stamps = [fact for file in (self.path, *self.sources) for fact in source_stamp(file)]
-        facts = (place, *stamps, self.grid, self.dtype, self.nodata)
+        facts = (absolute_name(self.path), *stamps, self.grid, self.dtype, self.nodata)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     @property

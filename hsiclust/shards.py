@@ -164,6 +164,7 @@ def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
             raise HsiclustError(f"{output}: no shard of this scene and model was started")
         if missing := store.reading.strips_of(store.missing()):
             raise HsiclustError(f"{output}: {_missing(missing, len(store.reading), plan.marks)}")
+        plan.refuse_maps(options.overwrite)
         with drafts(plan, store, options) as maps:
             maps.publish()
         store.remove()

@@ -12,15 +12,17 @@ import torch
 from hsiclust.bands import Bands
 from hsiclust.components import SceneComponents
 from hsiclust.engine import EngineOptions, run_tiles
-from hsiclust.errors import UsageError
+from hsiclust.errors import InputError, UsageError
 from hsiclust.grid import Window
-from hsiclust.location import Location
+from hsiclust.location import Location, remove_store
+from hsiclust.remote import absolute_name
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tilegrid import TileGrid, even_tile_size
 from hsiclust.tiles import TileStore
 
 _OPENING = threading.Lock()
+_ANOTHER = "is not what it was when its tiles were begun"
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,17 @@ def stage_tiles(
 
     Raises:
         HsiclustError: A tile failed for good.
+        InputError: The scene became another meanwhile; the store is gone then.
     """
-    job = StagingJob(scene.path, scene.nodata, str(store.path), store.identity)
+    names = scene.path, str(store.path)
+    if engine.standing:  # its workers have folders of their own
+        names = absolute_name(scene.path), absolute_name(str(store.path))
+    job = StagingJob(names[0], scene.nodata, names[1], store.identity)
     for index, _ in run_tiles(stage_tile, job, indices, engine):
         yield index
+    if scene.identity != store.source:
+        remove_store(store.path)
+        raise InputError(f"{scene.path}: {_ANOTHER}; start again")
 
 
 def stage_tile(job: StagingJob, index: int) -> int:
@@ -98,5 +107,7 @@ def _opened(job: StagingJob) -> tuple[SceneComponents, TileStore]:
     """Scene and store, opened once a process for each job."""
     store = TileStore.open(job.store)
     scene = Scene.open(job.scene, job.nodata)
+    if scene.identity != store.source:
+        raise InputError(f"{scene.path}: {_ANOTHER}, or not the same file where a worker sees it")
     cpu = torch.device("cpu")
     return SceneComponents.of(scene, store.transform, store.sensor, cpu), store

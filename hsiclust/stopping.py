@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
-from typing import NoReturn
+from typing import Final
 
 from hsiclust.errors import StoppedError
+
+_IMPORTER: Final = "<frozen importlib._bootstrap>"
+_LOOK_AGAIN = 0.05  # seconds
 
 
 def stop_on_sigterm() -> None:
@@ -14,10 +17,22 @@ def stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _stop)
 
 
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+def _stop(_number: int, frame: FrameType | None) -> None:
+    if _is_importing(frame):  # a library that was loaded by half cannot be loaded again
+        signal.signal(signal.SIGALRM, _stop)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_AGAIN)
+        return
     raise StoppedError(
         "stopped by SIGTERM; train, predict and tile go on where they were when started again"
     )
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTER:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class StopBetweenSteps:

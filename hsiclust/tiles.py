@@ -35,7 +35,7 @@ from hsiclust.location import (
     may_be_store,
     open_array,
     open_group,
-    remove_location,
+    remove_store,
     storage_errors,
 )
 from hsiclust.records import bands_from_json, grid_from_json, grid_to_json
@@ -61,6 +61,7 @@ class TileStore:
         transform: How its bands became components.
         sensor: What the scene said about its bands.
         source: Hash of the scene's file: path, size, time.
+        fitted: How the transform was fitted to this scene, where it was; "" else.
         created: Given to each store on disk when it is made; "" until then.
     """
 
@@ -71,6 +72,7 @@ class TileStore:
     transform: SpectralTransform
     sensor: Bands
     source: str = ""
+    fitted: str = ""
     created: str = ""
 
     @property
@@ -91,7 +93,7 @@ class TileStore:
         """Go on with the same store, or make an empty one; returns whether it was there."""
         if self._is_on_disk():
             return True
-        remove_location(self.path)
+        remove_store(self.path)
         self.create()
         return False
 
@@ -266,6 +268,7 @@ class TileStore:
             "kind": self.transform.kind,
             "bands": list(self.transform.bands),
             "sensor": asdict(self.sensor),
+            "fitted": self.fitted,
         }
 
     @classmethod
@@ -290,6 +293,7 @@ class TileStore:
             ),
             transform=transform,
             sensor=bands_from_json(attributes["sensor"]),
+            fitted=str(attributes.get("fitted", "")),
         )
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from hsiclust.datafile import files_of
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import OutputExistsError, UsageError
-from hsiclust.grid import Bounds
-from hsiclust.location import is_there, locked_location, remove_location, store_location
+from hsiclust.errors import InputError, OutputExistsError, UsageError
+from hsiclust.grid import Bounds, Window
+from hsiclust.location import Location, is_there, locked_location, remove_store, store_location
 from hsiclust.modelfile import load_model
 from hsiclust.output import refuse_inputs
 from hsiclust.recipe import area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
+from hsiclust.spectra import SpectralTransform
 from hsiclust.staging import TileShape, plan_store, stage_tiles
 from hsiclust.tiles import TileStore, is_tile_store
 
@@ -73,18 +75,23 @@ def tile(
         raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)
     area = area_of(scene.grid, options.bounds)
+    fitted = ""
     if options.model is not None:
         model = load_model(options.model)
         transform, sensor = model.transform, model.sensor
     else:
+        fitted = json.dumps([asdict(options.transform), options.seed])
         sensor = scene.bands
-        transform = fit_to_scenes([Region(scene, area)], options.transform, options.seed)
+        transform = _transform_there(where, scene, area, fitted) or fit_to_scenes(
+            [Region(scene, area)], options.transform, options.seed
+        )
     store = plan_store(scene, area, transform, sensor, where, options.shape)
+    store = replace(store, fitted=fitted)
     with locked_location(where):
         if is_there(where) and not (options.overwrite or store.is_unfinished()):
             raise OutputExistsError(f"{output}: is there already; --overwrite replaces it")
         if not store.is_unfinished():
-            remove_location(where)
+            remove_store(where)
         store.open_or_create()
         todo = store.missing()
         done = len(store.tiles) - len(todo)
@@ -93,3 +100,20 @@ def tile(
             if progress is not None:
                 progress(done, len(store.tiles))
     return TileStore.open(where)
+
+
+def _transform_there(
+    where: Location, scene: Scene, area: Window, fitted: str
+) -> SpectralTransform | None:
+    """The transform of an unfinished store of the same scene that was fitted in the same way.
+
+    Fitted again on other processors it would differ in its last digits.
+    """
+    if not is_tile_store(where):
+        return None
+    try:
+        store = TileStore.open(where)
+    except InputError:  # damaged, or of another version
+        return None
+    same = (store.source, store.tiles.area, store.fitted) == (scene.identity, area, fitted)
+    return store.transform if same else None

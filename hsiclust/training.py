@@ -21,7 +21,7 @@ from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import Pixels, StoredTiles, StreamedPixels, TrainingPixels
 from hsiclust.datafile import files_of
 from hsiclust.devices import resolve_device
-from hsiclust.errors import HsiclustError, StoppedError
+from hsiclust.errors import InputError, ModelError, StoppedError, UsageError
 from hsiclust.heldout import score_held_out
 from hsiclust.labelled import divide_labels, number_labels
 from hsiclust.lessons import lesson_tiles, staged_path
@@ -65,17 +65,19 @@ def train(
         ModelError: `init` cannot be used, or not with these scenes.
         UsageError: The model exists, or an option is out of range.
     """
-    unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
+    # Then files of a split are what a kill left.
+    unfinished = checkpoint_path(output).exists()
     for written in (output, *_split_files(output, len(sources), options)):
         refuse_existing(written, options.overwrite or (unfinished and written != output))
         given = (options.mask, options.init, options.match_to, options.labels)
         refuse_inputs(written, *files_of(*sources, *given))
     with locked(output):
+        earlier = any(path.exists() for path in _kept(output, len(sources)))
         try:
             return _train(sources, output, options, progress)
-        except HsiclustError as error:
-            if not isinstance(error, StoppedError):
-                _clean_up(output, len(sources))  # it would fail again
+        except (InputError, ModelError, UsageError):
+            if not earlier:  # it would fail again
+                _clean_up(output, len(sources))
             raise
 
 
@@ -114,6 +116,7 @@ def _train(
     provenance["choices"] = method.choices()
     if labelled is not None:
         provenance |= provenance_of_labels(labelled, options, held_out)
+        run.checkpoint.touch()  # a training without steps has none, and one that goes on needs it
         write_split(labelled.split, labelled.sites, labelled.numbering, output)
     save_model(replace(model, provenance=provenance), output)
     _clean_up(output, len(sources))
@@ -141,11 +144,15 @@ def _split_files(output: Path, sources: int, options: TrainOptions) -> Sequence[
     return split_files(output, sources, held_out=options.split != "none")
 
 
+def _kept(output: Path, scenes: int) -> list[Path]:
+    """What only a training that goes on needs."""
+    return [checkpoint_path(output), *(staged_path(output, number) for number in range(scenes))]
+
+
 def _clean_up(output: Path, scenes: int) -> None:
     """Remove what only a training that goes on needs."""
-    remove(checkpoint_path(output))
-    for number in range(scenes):
-        remove(staged_path(output, number))
+    for path in _kept(output, scenes):
+        remove(path)
 
 
 def _begin(method: Method, pixels: Pixels, run: Run) -> int:

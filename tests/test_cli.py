@@ -599,3 +599,22 @@ def test_match_to_and_mask_and_init(run: Run, trained: Path) -> None:
     scores = json.loads(run("evaluate", "a.tif", truth, "--json").stdout)
     assert scores["matching"] == {"1": 1, "2": 2, "3": 3, "4": 4}
     run("train", scene, *common, "--init", "a", "-o", "b")
+
+
+def test_a_reader_that_has_gone_stops_no_work(trained: Path, tmp_path: Path) -> None:
+    scenes = [tmp_path / f"{name}.tif" for name in "ab"]
+    for scene in scenes:
+        write_raster(scene, fields_cube()[0], nodata=-9999)
+    model = trained / "model.safetensors"
+    command = [sys.executable, "-m", "hsiclust", "predict", *scenes, "-m", model, "-o", "maps/"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 0, stderr
+    assert {file.name for file in (tmp_path / "maps").glob("*.tif")} == {
+        "a_labels.tif",
+        "b_labels.tif",
+    }

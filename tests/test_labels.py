@@ -1,11 +1,13 @@
 """The label store: chunks are Zarr's, whoever writes them; damage and full disks are noticed."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from conftest import Killed
 from numpy.typing import NDArray
 
 from hsiclust.errors import HsiclustError
@@ -70,7 +72,7 @@ def test_without_confidence_nobody_is_sure(store: LabelStore) -> None:
     store.write(tile, np.ones((tile.core.rows, tile.core.cols), np.uint8), None)
     where = tile.core.relative_to(AREA)
     assert (store.read(where) == 1).all()
-    assert (store.read_confidence(where) == UNSURE).all()
+    assert (store.read_confidence(where, written=False) == UNSURE).all()
     assert store.missing() == [0, 1, 2, 3, 4]
 
 
@@ -101,3 +103,60 @@ def test_a_full_disk_leaves_no_half_of_a_chunk(
     assert isinstance(store.path, Path)
     assert {file.name for file in store.path.rglob("*") if file.is_file()} == {"zarr.json"}
     assert store.missing() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_chunk_that_is_gone_is_noticed(store: LabelStore) -> None:
+    """Zarr gives zeros for it, and its flag says that it is done."""
+    labels, sure = write_all(store)
+    assert isinstance(store.path, Path)
+    whole = Window(0, 0, AREA.rows, AREA.cols)
+    (store.path / "labels" / "c" / "1" / "0").unlink()
+    with pytest.raises(HsiclustError, match=r"rows 16 to 31 are damaged \(a chunk is gone\)"):
+        store.read(Window(16, 0, 16, 33))
+    assert store.missing() == [2, 3]
+    (store.path / "confidence" / "c" / "0" / "1").unlink()
+    with pytest.raises(HsiclustError, match="a chunk is gone"):
+        store.read_confidence(whole, written=True)
+    assert store.missing() == list(range(6))
+    for tile in GRID:
+        where = tile.core.relative_to(AREA).slices
+        store.write(tile, np.zeros_like(labels[where]), np.full_like(sure[where], UNSURE))
+    assert (store.read(whole) == 0).all()
+    assert (store.read_confidence(whole, written=True) == UNSURE).all()
+
+
+def test_who_is_killed_while_a_store_is_removed_leaves_none(
+    store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one whose flags are all set, but not its labels."""
+    write_all(store)
+    assert isinstance(store.path, Path)
+
+    def killed(path: Path) -> None:
+        (path / "labels" / "c" / "0" / "0").unlink()
+        raise Killed
+
+    with monkeypatch.context() as dying:
+        dying.setattr(shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            store.remove()
+    assert LabelStore.record_of_run(store.path, "run") is None
+    assert len(list(store.path.parent.iterdir())) == 1
+    store.open_or_create("run", overwrite=False)
+    assert len(store.missing()) == 6
+    store.remove()
+    assert list(store.path.parent.iterdir()) == []
+
+
+def test_who_is_interrupted_while_a_store_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LabelStore(tmp_path / "x.zarr", ReadPlan.of(GRID, GRID.across, 1)).open_or_create(
+            "r", False
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from hsiclust.errors import HsiclustError, InputError, OutputExistsError, Storag
 from hsiclust.facts import info
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore, Record
-from hsiclust.location import S3Url, is_there, location, remove_location, store_location
+from hsiclust.location import S3Url, is_there, location, remove_store, store_location
 from hsiclust.rasters import open_raster
 from hsiclust.readplan import ReadPlan
 from hsiclust.staging import TileShape
@@ -55,7 +55,7 @@ def test_there_and_removed(s3: str) -> None:
     assert is_there(location(URL))
     assert is_there(location(URL) / "zarr.json")
     assert not is_there(location(URL) / "zarr")
-    remove_location(location(URL))
+    remove_store(location(URL))
     assert not is_there(location(URL))
     assert s3server.stored() == ["run/x.zarr2/zarr.json"]
 
@@ -123,7 +123,7 @@ def test_labels_on_s3(s3: str) -> None:
     again.open_or_create("run", overwrite=False)
     assert again.missing() == [0, 1, 3]
     assert again.read(Window(20, 0, 20, 25)).tolist() == numbers.tolist()
-    assert again.read_confidence(Window(0, 0, 1, 1)) == 255
+    assert again.read_confidence(Window(0, 0, 1, 1), written=True) == 255
     with pytest.raises(OutputExistsError, match="unfinished run"):
         again.open_or_create("another", overwrite=False)
     again.remove()

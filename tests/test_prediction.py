@@ -406,7 +406,9 @@ def test_a_tile_that_fails_is_named(fields: tuple[Path, Path], model: Path, tmp_
     options = replace(HERE, tile=32)
     write_raster(fields[0], fields_cube()[0], nodata=-9999, compress="deflate", blockysize=4)
     plan = plan_prediction(str(fields[0]), model, output, options)
-    fields[0].write_bytes(fields[0].read_bytes()[:30_000])
+    state, whole = fields[0].stat(), fields[0].read_bytes()
+    fields[0].write_bytes(whole[:30_000] + bytes(len(whole) - 30_000))
+    os.utime(fields[0], ns=(state.st_atime_ns, state.st_mtime_ns))  # as a disk damages a file
     with pytest.raises(InputError, match=r"strip \d: .*scene\.tif.*cannot be read"):
         run_prediction(plan, options)
     assert not output.exists()
@@ -695,3 +697,68 @@ def test_the_system_is_told_what_the_first_strips_need(
     assert told == sorted(set(needed), key=lambda step: step.row)[: len(told)]
     assert sum(step.pixels for step in told) * 12 * 2 <= room
     assert (len(told) < len(set(needed))) == (room == 20_000)
+
+
+def test_a_scene_that_is_replaced_meanwhile_has_no_map(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    output, options = tmp_path / "map.tif", replace(HERE, tile=32)
+    plan = plan_prediction(str(fields[0]), model, output, options)
+
+    def replaced(done: int, total: int) -> None:
+        if done == total:
+            other = write_raster(tmp_path / "other.tif", fields_cube()[0][:, ::-1], nodata=-9999)
+            other.replace(fields[0])
+
+    with pytest.raises(InputError, match=r"scene\.tif: is not what it was when the run began"):
+        run_prediction(plan, options, replaced)
+    assert not output.exists()
+    with pytest.raises(OutputExistsError, match="unfinished run with another scene"):
+        predict(str(fields[0]), model, output, options)
+    assert predict(str(fields[0]), model, output, replace(options, overwrite=True)).resumed == 0
+
+
+@pytest.mark.parametrize("changed", ["scene", "model"])
+def test_a_worker_takes_nothing_but_what_the_run_began_with(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, changed: str
+) -> None:
+    """It opens both by name, perhaps hours later, or in another folder of that name."""
+    plan = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", HERE)
+    new_store(plan).open_or_create(plan.job.run, overwrite=False)
+    if changed == "scene":
+        write_raster(fields[0], fields_cube()[0][:, ::-1], nodata=-9999)
+        with pytest.raises(InputError, match=r"scene\.tif: is not what it was"):
+            label_strip(plan.job, 0)
+    else:
+        train([str(fields[0])], model, TrainOptions(method="kmeans", classes=3, overwrite=True))
+        with pytest.raises(ModelError, match=r"model\.safetensors: is not what it was"):
+            label_strip(plan.job, 0)
+
+
+def test_an_unfinished_run_replaces_no_file_but_its_own(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    scene, store = str(fields[0]), str(tmp_path / "s.zarr")
+    options = replace(HERE, tile=32, store=store)
+    with pytest.raises(Killed):
+        predict(scene, model, tmp_path / "map.tif", options, killed_after(1))
+    precious = tmp_path / "precious.tif"
+    precious.write_text("precious")
+    with pytest.raises(OutputExistsError, match=r"precious\.tif: is there already"):
+        predict(scene, model, precious, options)
+    assert precious.read_text() == "precious"
+    # A map that this model made of this scene is what the run would have written itself.
+    predict(scene, model, tmp_path / "map.tif", HERE)
+    assert predict(scene, model, tmp_path / "map.tif", options).resumed > 0
+
+
+def test_a_map_that_another_run_wrote_meanwhile_is_left(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "map.tif"
+    plan = plan_prediction(str(fields[0]), model, output, HERE)
+    output.write_text("of another run")
+    with pytest.raises(OutputExistsError, match=r"map\.tif: is there already"):
+        run_prediction(plan, HERE)
+    assert output.read_text() == "of another run"
+    assert not (tmp_path / ".map.tif.labels.zarr").exists()

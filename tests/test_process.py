@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import atexit, gc
@@ -46,3 +49,54 @@ def test_a_process_ends_although_a_tile_is_at_work() -> None:
         command = [sys.executable, "-c", ENDING, seconds]
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (found.returncode, found.stdout) == (75, said), found.stderr
+
+
+STREAMS = """
+import os, sys
+for number in map(int, sys.argv[1]):
+    os.close(number)
+sys.stdin = sys.stdin if "0" not in sys.argv[1] else None
+sys.stdout = sys.stdout if "1" not in sys.argv[1] else None
+sys.stderr = sys.stderr if "2" not in sys.argv[1] else None
+from hsiclust.process import open_standard_streams
+open_standard_streams()
+with open(sys.argv[2], "w") as file:
+    assert file.fileno() > 2
+    os.write(1, b"of a library")
+    print("said", file=sys.stdout, flush=True)
+    print("said", file=sys.stderr, flush=True)
+    file.write(repr(sys.stdin.read()))
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "0", "1", "2", "012"])
+def test_a_process_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    command = [sys.executable, "-c", STREAMS, closed, tmp_path / "file"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_text() == "''"
+
+
+IMPORTING = """
+import os, signal, sys, time
+from hsiclust.errors import StoppedError
+from hsiclust.stopping import stop_on_sigterm
+stop_on_sigterm()
+sys.path.insert(0, sys.argv[1])
+try:
+    import slow
+    time.sleep(20)
+except StoppedError:
+    print(slow.whole)
+"""
+
+
+def test_sigterm_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
+    """A library that was loaded by half cannot be loaded again, perhaps by what says goodbye."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(0.2)\nwhole = True\n"
+    )
+    command = [sys.executable, "-c", IMPORTING, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

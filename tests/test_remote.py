@@ -12,7 +12,15 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, StorageError
 from hsiclust.facts import info
 from hsiclust.grid import Window
-from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, source_stamp, spelled
+from hsiclust.remote import (
+    absolute_name,
+    explain,
+    gdal_name,
+    gdal_settings,
+    is_remote,
+    source_stamp,
+    spelled,
+)
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
@@ -188,3 +196,14 @@ def test_hdf5_on_a_server_is_refused(s3: str) -> None:
     url = s3server.put("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(5000))
     with pytest.raises(InputError, match="HDF5 and netCDF files are read from disk"):
         Scene.open(url)
+
+
+def test_names_that_mean_the_same_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("s3://b/a.tif", "https://h/a.tif", "/vsizip/a.zip/a.tif", "/x/a.tif"):
+        assert absolute_name(name) == name
+    assert absolute_name("a.tif") == str(tmp_path / "a.tif")
+    assert absolute_name('HDF5:"c.h5"://c.h5') == f'HDF5:"{tmp_path}/c.h5"://c.h5'
+    assert absolute_name("NETCDF:n.nc:cube") == f"NETCDF:{tmp_path}/n.nc:cube"

@@ -7,12 +7,14 @@ import torch
 import zarr
 from conftest import Killed, fields_cube, killed_after, write_raster
 
+from hsiclust import tiling
 from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.grid import Window
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import Scene
+from hsiclust.spectra import SpectralTransform
 from hsiclust.staging import TileShape
 from hsiclust.tilegrid import TileGrid
 from hsiclust.tiles import TileStore, is_tile_store
@@ -205,3 +207,37 @@ def test_a_part_of_a_scene(fields: tuple[Path, Path], tmp_path: Path) -> None:
     assert (store.tiles.area.rows, store.tiles.area.cols) == (20, 40)
     # the halo comes from the scene beyond the bounds, not from reflection
     assert not store.tiles[0].pad
+
+
+def test_a_tiling_goes_on_with_the_transform_that_it_began_with(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other processors its last digits would be others, and the store another one."""
+    where = tmp_path / "s.zarr"
+    small = replace(OPTIONS, shape=TileShape(12, 5))
+    with pytest.raises(Killed):
+        tile(str(fields[0]), where, small, killed_after(3))
+    begun = TileStore.open(where)
+
+    def refitted(*_: object) -> SpectralTransform:
+        return replace(begun.transform, mean=begun.transform.mean * (1 + 1e-12))
+
+    monkeypatch.setattr(tiling, "fit_to_scenes", refitted)
+    again = tile(str(fields[0]), where, small)
+    assert again.created == begun.created
+    assert again.missing() == []
+    other = replace(small, seed=1)
+    with pytest.raises(OutputExistsError):
+        tile(str(fields[0]), where, other)
+
+
+def test_a_scene_that_is_replaced_meanwhile_has_no_tiles(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def replaced(done: int, total: int) -> None:
+        if done == total:
+            write_raster(fields[0], fields_cube()[0][:, ::-1], nodata=-9999)
+
+    with pytest.raises(InputError, match=r"scene\.tif: is not what it was"):
+        tile(str(fields[0]), tmp_path / "s.zarr", OPTIONS, replaced)
+    assert not (tmp_path / "s.zarr").exists()

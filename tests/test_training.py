@@ -642,3 +642,48 @@ def test_going_on_takes_fewer_steps() -> None:
     assert method.online_steps == 100
     assert method.default_steps == 250
     assert KMeans(3, 4).online_steps == KMeans(3, 4).default_steps
+
+
+def test_a_restart_that_fails_keeps_what_was_done(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As on a machine where the scene's disk is missing."""
+    output, scene = tmp_path / "m.safetensors", fields[0]
+
+    def stop(step: Step) -> None:
+        if step.step == 2:
+            raise StoppedError("stopped")
+
+    with pytest.raises(StoppedError):
+        train([str(scene)], output, SSCC, stop)
+    kept = {file.name for file in tmp_path.iterdir() if file.name.startswith(".m.safetensors.")}
+    assert len(kept) == 2
+    away = scene.rename(tmp_path / "away.tif")
+    with pytest.raises(InputError, match="no such file"):
+        train([str(scene)], output, SSCC)
+    away.rename(scene)
+    with pytest.raises(InputError, match=r"mask\.tif"):
+        train([str(scene)], output, replace(SSCC, mask=tmp_path / "mask.tif"))
+    assert kept <= {file.name for file in tmp_path.iterdir()}
+    steps: list[Step] = []
+    train([str(scene)], output, SSCC, steps.append)
+    assert steps[0].step == 3
+    assert not any(file.name.startswith(".m.") for file in tmp_path.iterdir())
+
+
+def test_a_training_without_steps_goes_on_behind_its_split(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of its split are its own."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    output = tmp_path / "m.safetensors"
+    options = TrainOptions(method="svm", labels=fields[1], split="random")
+    with monkeypatch.context() as dying:
+        dying.setattr(loop, "save_model", killed)
+        with pytest.raises(Killed):
+            train([str(fields[0])], output, options)
+    assert (tmp_path / "m_training.tif").exists()
+    assert train([str(fields[0])], output, options).model == output
