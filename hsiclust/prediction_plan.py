@@ -93,13 +93,16 @@ class LabelJob:
     def check_source(self, source: SceneComponents | TileStore) -> None:
         """Check that a scene is still the one that the run began with, as far as files tell.
 
+        On the machine of the run: through another's network file system a file may have been
+        written at another fraction of a second.
+
         Raises:
             InputError: It is another.
         """
         if source.identity != self.identity:
             raise InputError(
-                f"{self.source}: is not what it was when the run began, or not the same file where "
-                "a worker sees it: no map is written; label it again with --overwrite"
+                f"{self.source}: is not what it was when the run began: no map is written; "
+                "label it again with --overwrite"
             )
 
     def check_model(self) -> None:

@@ -22,7 +22,6 @@ from hsiclust.tilegrid import TileGrid, even_tile_size
 from hsiclust.tiles import TileStore
 
 _OPENING = threading.Lock()
-_ANOTHER = "is not what it was when its tiles were begun"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def stage_tiles(
         yield index
     if scene.identity != store.source:
         remove_store(store.path)
-        raise InputError(f"{scene.path}: {_ANOTHER}; start again")
+        raise InputError(f"{scene.path}: is not what it was when its tiles were begun; start again")
 
 
 def stage_tile(job: StagingJob, index: int) -> int:
@@ -107,7 +106,5 @@ def _opened(job: StagingJob) -> tuple[SceneComponents, TileStore]:
     """Scene and store, opened once a process for each job."""
     store = TileStore.open(job.store)
     scene = Scene.open(job.scene, job.nodata)
-    if scene.identity != store.source:
-        raise InputError(f"{scene.path}: {_ANOTHER}, or not the same file where a worker sees it")
     cpu = torch.device("cpu")
     return SceneComponents.of(scene, store.transform, store.sensor, cpu), store

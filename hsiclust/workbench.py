@@ -70,7 +70,6 @@ def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     label = TileLabeller(_ready(model, device, job.precision, job.confidence), job.block)
     job.check_model()
     source = open_source(job.source, job.nodata, model, device)
-    job.check_source(source)
     store = LabelStore(store_location(job.labels), job.reading, job.precision)
     if isinstance(source, TileStore):
         return StoredStrips(source, job.reading, model.halo), label, store

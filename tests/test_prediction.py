@@ -718,21 +718,15 @@ def test_a_scene_that_is_replaced_meanwhile_has_no_map(
     assert predict(str(fields[0]), model, output, replace(options, overwrite=True)).resumed == 0
 
 
-@pytest.mark.parametrize("changed", ["scene", "model"])
-def test_a_worker_takes_nothing_but_what_the_run_began_with(
-    fields: tuple[Path, Path], model: Path, tmp_path: Path, changed: str
+def test_a_worker_takes_no_model_but_what_the_run_began_with(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
 ) -> None:
-    """It opens both by name, perhaps hours later, or in another folder of that name."""
+    """It opens it by name, perhaps hours later."""
     plan = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", HERE)
     new_store(plan).open_or_create(plan.job.run, overwrite=False)
-    if changed == "scene":
-        write_raster(fields[0], fields_cube()[0][:, ::-1], nodata=-9999)
-        with pytest.raises(InputError, match=r"scene\.tif: is not what it was"):
-            label_strip(plan.job, 0)
-    else:
-        train([str(fields[0])], model, TrainOptions(method="kmeans", classes=3, overwrite=True))
-        with pytest.raises(ModelError, match=r"model\.safetensors: is not what it was"):
-            label_strip(plan.job, 0)
+    train([str(fields[0])], model, TrainOptions(method="kmeans", classes=3, overwrite=True))
+    with pytest.raises(ModelError, match=r"model\.safetensors: is not what it was"):
+        label_strip(plan.job, 0)
 
 
 def test_an_unfinished_run_replaces_no_file_but_its_own(
@@ -762,3 +756,17 @@ def test_a_map_that_another_run_wrote_meanwhile_is_left(
         run_prediction(plan, HERE)
     assert output.read_text() == "of another run"
     assert not (tmp_path / ".map.tif.labels.zarr").exists()
+
+
+def test_workers_of_a_standing_cluster_get_names_that_mean_the_same_there(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    standing = EngineOptions(scheduler="tcp://127.0.0.1:1", threads=1)
+    options = replace(HERE, engine=standing, memory=2**30)
+    job = plan_prediction("scene.tif", Path("model.safetensors"), Path("map.tif"), options).job
+    assert (job.source, job.model) == (str(fields[0]), str(model))
+    assert job.labels == str(tmp_path / ".map.tif.labels.zarr")
+    here = plan_prediction("scene.tif", Path("model.safetensors"), Path("map.tif"), HERE).job
+    assert (here.source, here.model) == ("scene.tif", "model.safetensors")
+    assert here.run == job.run
