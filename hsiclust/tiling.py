@@ -116,4 +116,4 @@ def _transform_there(
     except InputError:  # damaged, or of another version
         return None
     same = (store.source, store.tiles.area, store.fitted) == (scene.identity, area, fitted)
-    return store.transform if same else None
+    return store.transform if same and store.missing() else None

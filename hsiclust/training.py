@@ -65,8 +65,7 @@ def train(
         ModelError: `init` cannot be used, or not with these scenes.
         UsageError: The model exists, or an option is out of range.
     """
-    # Then files of a split are what a kill left.
-    unfinished = checkpoint_path(output).exists()
+    unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
     for written in (output, *_split_files(output, len(sources), options)):
         refuse_existing(written, options.overwrite or (unfinished and written != output))
         given = (options.mask, options.init, options.match_to, options.labels)
