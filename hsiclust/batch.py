@@ -18,10 +18,10 @@ from hsiclust.errors import (
     StoppedError,
 )
 from hsiclust.labelmodel import open_model
-from hsiclust.legend import describe_map
+from hsiclust.legend import describe_map, is_map_of
 from hsiclust.modelfile import file_digest
 from hsiclust.prediction import Prediction, Progress, predict
-from hsiclust.prediction_plan import PredictPlan, confidence_path, is_map_of, plan_prediction
+from hsiclust.prediction_plan import PredictPlan, confidence_path, plan_prediction
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.shards import LabelledShard, Shard, label_shard, merge
 from hsiclust.sources import open_source

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from hsiclust.errors import InputError
+from hsiclust.errors import HsiclustError, InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.rasters import grid_of, open_raster
 
 LABELS_TAG = "HSICLUST_LABELS"
 """Tag of a map that says what its numbers mean: "classes" or "clusters"."""
+MODEL_TAG = "HSICLUST_MODEL_SHA256"
+"""Tag that holds the hash of the model's file."""
+SCENE_TAG = "HSICLUST_SCENE"
+"""Tag that holds the name of the scene."""
 
 # 255 names are some 10 KB; what is larger than this is not a list of names.
 _LARGEST_SIDECAR = 4 * 2**20
@@ -92,6 +96,16 @@ def describe_map(path: str | Path) -> dict[str, Any] | None:
         "classes": [] if classes is None else list(classes.names),
         "tags": ours,
     }
+
+
+def is_map_of(path: Path, scene: str, digest: str) -> bool:
+    """Whether a map says that it was made of a scene of this name, by the model of this hash."""
+    try:
+        facts = describe_map(path)
+    except HsiclustError:
+        return False
+    tags = {} if facts is None else facts["tags"]
+    return bool((tags.get(MODEL_TAG), tags.get(SCENE_TAG)) == (digest, Path(scene).name))
 
 
 def _colours(path: str | Path, count: int) -> tuple[Colour, ...]:

@@ -215,7 +215,7 @@ def label_strips(
                     progress(done, count)
                 if advance is not None:
                     advance(rows.after(tiles[strip]))
-    job.check_source(plan.source)
+    job.check_source(plan.source.identity)
     return Labelling(count, resumed, labelled, clock)
 
 

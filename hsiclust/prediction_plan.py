@@ -17,12 +17,13 @@ from hsiclust import __version__
 from hsiclust.components import SceneComponents
 from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import HsiclustError, InputError, ModelError, UsageError
+from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, Window
+from hsiclust.labeljob import LabelJob
 from hsiclust.labelmap import rehearse_map
 from hsiclust.labelmodel import LabelModel, open_model
 from hsiclust.labels import LabelStore
-from hsiclust.legend import describe_map
+from hsiclust.legend import is_map_of
 from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
@@ -50,75 +51,6 @@ _WORTH_A_TRIAL = 2**26
 
 
 @dataclass(frozen=True)
-class LabelJob:
-    """What a worker needs to label tiles; equal only for the same work.
-
-    Attributes:
-        source: Path of the scene or tile store.
-        nodata: Nodata value of the scene.
-        model: Path of the model file.
-        labels: Path of the label store.
-        reading: How the scene is cut and read.
-        run: Hash of all that decides the labels.
-        device: Where to compute.
-        confidence: Whether the confidence is kept.
-        threads: Strips at work at once in one process.
-        block: Side of the squares that the network sees at once.
-        precision: What the network computes in.
-        identity: Hash of the scene or tile store that the run began with.
-        digest: That of the model file.
-        begun: Whether an earlier run has labelled some of it: a worker then looks what.
-    """
-
-    source: str
-    nodata: float | None
-    model: str
-    labels: str
-    reading: ReadPlan
-    run: str
-    device: str
-    confidence: bool
-    threads: int
-    block: int
-    precision: Precision
-    identity: str
-    digest: str
-    begun: bool = False
-
-    @property
-    def tiles(self) -> TileGrid:
-        """How the scene is cut."""
-        return self.reading.tiles
-
-    def check_source(self, source: SceneComponents | TileStore) -> None:
-        """Check that a scene is still the one that the run began with, as far as files tell.
-
-        On the machine of the run: through another's network file system a file may have been
-        written at another fraction of a second.
-
-        Raises:
-            InputError: It is another.
-        """
-        if source.identity != self.identity:
-            raise InputError(
-                f"{self.source}: is not what it was when the run began: no map is written; "
-                "label it again with --overwrite"
-            )
-
-    def check_model(self) -> None:
-        """Check that the model file is still the one that the run began with.
-
-        Raises:
-            ModelError: It is another.
-        """
-        if file_digest(Path(self.model)) != self.digest:
-            raise ModelError(
-                f"{self.model}: is not what it was when the run began, or not the same file where "
-                "a worker sees it; put it back, or label the scene again with --overwrite"
-            )
-
-
-@dataclass(frozen=True)
 class PredictPlan:
     """A run before any pixel is read.
 
@@ -143,7 +75,7 @@ class PredictPlan:
     @property
     def maps(self) -> list[Path]:
         """The files that are to be written."""
-        return [self.output, *([confidence_path(self.output)] if self.job.confidence else [])]
+        return _maps(self.output, self.job.confidence)
 
     @property
     def written(self) -> list[Path]:
@@ -231,7 +163,7 @@ def plan_prediction(
     model = open_model(model_path)
     precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
-    outputs = (output, confidence_path(output)) if options.confidence else (output,)
+    outputs = _maps(output, options.confidence)
     _refuse_inputs(outputs, options.store, source, scene, model_path)
     if isinstance(source, SceneComponents):
         _warn_of_place(source.scene)
@@ -273,7 +205,7 @@ def plan_prediction(
 
 
 def _refuse_inputs(
-    outputs: tuple[Path, ...],
+    outputs: Sequence[Path],
     store: str | None,
     source: SceneComponents | TileStore,
     scene: str,
@@ -296,17 +228,6 @@ def _refuse_maps(outputs: Sequence[Path], job: LabelJob, overwrite: bool, goes_o
     for path in outputs:
         own = goes_on and is_map_of(path, job.source, job.digest)
         refuse_existing(path, overwrite or own)
-
-
-def is_map_of(path: Path, scene: str, digest: str) -> bool:
-    """Whether a map says that it was made of a scene of this name, by the model of this hash."""
-    try:
-        facts = describe_map(path)
-    except HsiclustError:
-        return False
-    tags = {} if facts is None else facts["tags"]
-    made = tags.get("HSICLUST_MODEL_SHA256"), tags.get("HSICLUST_SCENE")
-    return bool(made == (digest, Path(scene).name))
 
 
 def _precision(model: LabelModel, path: Path, asked: str) -> Precision:
@@ -346,6 +267,10 @@ def _warn_of_nodata(scene: Scene, model: LabelModel) -> None:
 def _hidden_labels(output: Path) -> Path:
     """Where the labels of a map are kept until it is written, unless the user says where."""
     return output.with_name(f".{output.name}.labels.zarr")
+
+
+def _maps(output: Path, confidence: bool) -> list[Path]:
+    return [output, confidence_path(output)] if confidence else [output]
 
 
 def confidence_path(output: Path) -> Path:

@@ -8,10 +8,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
@@ -82,6 +85,40 @@ def grid_of(dataset: DatasetReader) -> PixelGrid:
     """The pixel grid of an open dataset."""
     crs = dataset.crs.to_wkt() if dataset.crs else None
     return PixelGrid(dataset.height, dataset.width, dataset.transform, crs)
+
+
+def common_type(path: str, dataset: DatasetReader) -> np.dtype[Any]:
+    """The type of all bands, or the smallest that holds those of all.
+
+    Raises:
+        InputError: One holds neither integers nor floating numbers.
+    """
+    kinds = [np.dtype(name) for name in dict.fromkeys(dataset.dtypes)]
+    for kind in kinds:
+        if kind.kind not in "iuf":
+            raise InputError(f"{path}: holds {kind.name} values; a scene holds integers or floats")
+    return np.result_type(*kinds)
+
+
+def loose_place(dataset: DatasetReader) -> str | None:
+    """What alone says where a raster lies on the ground, where that is not its grid; in words."""
+    if dataset.transform != Affine.identity():
+        return None
+    if dataset.gcps[0]:
+        return "control points (GCPs)"
+    return "rational polynomials (RPCs)" if dataset.rpcs is not None else None
+
+
+def has_mask(dataset: DatasetReader) -> bool:
+    """Whether a mask says for all bands which pixels are valid; an alpha band is a band."""
+    flags = dataset.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+
+def mask_file(path: str) -> tuple[str, ...]:
+    """The file beside a raster that holds its mask; none where it lies within."""
+    file = f"{path}.msk"
+    return (file,) if Path(file).is_file() else ()
 
 
 class GdalReader:

@@ -15,7 +15,7 @@ from hsiclust.errors import GO_ON, HsiclustError
 from hsiclust.grid import Window
 from hsiclust.labelmap import MapDraft, confidence_draft, label_draft
 from hsiclust.labels import LabelStore
-from hsiclust.legend import LABELS_TAG
+from hsiclust.legend import LABELS_TAG, MODEL_TAG, SCENE_TAG
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import METHODS
 from hsiclust.prediction_plan import PredictPlan, confidence_path
@@ -76,8 +76,8 @@ def drafts(plan: PredictPlan, store: LabelStore, options: PredictOptions) -> Ite
         "HSICLUST_METHOD": plan.model.method,
         LABELS_TAG: "classes" if METHODS[plan.model.method].supervised else "clusters",
         "HSICLUST_CLASSES": str(len(plan.model.classes)),
-        "HSICLUST_MODEL_SHA256": plan.job.digest,
-        "HSICLUST_SCENE": Path(plan.job.source).name,
+        MODEL_TAG: plan.job.digest,
+        SCENE_TAG: Path(plan.job.source).name,
     }
     form = MapFormat(driver_for(plan.output, options.driver), 512, options.creation, tags)
     labels = label_draft(store, plan.grid, plan.output, plan.model.classes, form)

@@ -11,12 +11,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from hsiclust.bands import Bands, describe_bands
@@ -28,7 +26,16 @@ from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
 from hsiclust.grid import Piece, PixelGrid, Window
 from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
 from hsiclust.products import hdf5_cube
-from hsiclust.rasters import GdalReader, cache_bytes, grid_of, open_raster
+from hsiclust.rasters import (
+    GdalReader,
+    cache_bytes,
+    common_type,
+    grid_of,
+    has_mask,
+    loose_place,
+    mask_file,
+    open_raster,
+)
 from hsiclust.rawcube import RawCube
 from hsiclust.rawtiff import raw_tiff
 from hsiclust.remote import absolute_name, is_remote, source_stamp
@@ -224,11 +231,11 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
             f"{path}: holds no raster of its own"
             + (f"; name one of its subdatasets: {parts}" if parts else "")
         )
-    dtype = _common_type(path, dataset)
+    dtype = common_type(path, dataset)
     raw = _raw_cube(path, dataset)
     fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
     reader = GdalReader(path, cache_bytes(dataset), dtype.name, fills)
-    masked = _has_mask(dataset)
+    masked = has_mask(dataset)
     return Scene(
         path=path,
         grid=grid_of(dataset),
@@ -238,39 +245,10 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         layout=_layout(dataset, raw),
         blocks=_blocks(dataset, raw),
         reader=reader if raw is None else raw,
-        sources=_sources(path, dataset) + (_mask_file(path) if masked else ()),
+        sources=_sources(path, dataset) + (mask_file(path) if masked else ()),
         masking=reader if masked else None,
-        loose=_loose_place(dataset),
+        loose=loose_place(dataset),
     )
-
-
-def _common_type(path: str, dataset: DatasetReader) -> np.dtype[Any]:
-    """The type of all bands, or the smallest that holds those of all."""
-    kinds = [np.dtype(name) for name in dict.fromkeys(dataset.dtypes)]
-    for kind in kinds:
-        if kind.kind not in "iuf":
-            raise InputError(f"{path}: holds {kind.name} values; a scene holds integers or floats")
-    return np.result_type(*kinds)
-
-
-def _loose_place(dataset: DatasetReader) -> str | None:
-    if dataset.transform != Affine.identity():
-        return None
-    if dataset.gcps[0]:
-        return "control points (GCPs)"
-    return "rational polynomials (RPCs)" if dataset.rpcs is not None else None
-
-
-def _has_mask(dataset: DatasetReader) -> bool:
-    """Whether a mask says for all bands which pixels are valid; an alpha band is a band."""
-    flags = dataset.mask_flag_enums[0]
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-
-
-def _mask_file(path: str) -> tuple[str, ...]:
-    """The file beside a raster that holds its mask; none where it lies within."""
-    file = f"{path}.msk"
-    return (file,) if Path(file).is_file() else ()
 
 
 def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:

@@ -13,12 +13,12 @@ from hsiclust.blockwise import TileLabeller
 from hsiclust.clock import Clock
 from hsiclust.devices import own_stream, resolve_device
 from hsiclust.engine import threads_here
+from hsiclust.labeljob import LabelJob
 from hsiclust.labeller import Labeller
 from hsiclust.labelmodel import LabelModel, open_model
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.models.base import Precision
-from hsiclust.prediction_plan import LabelJob
 from hsiclust.sources import open_source
 from hsiclust.strips import SceneStrips, StoredStrips, StripSource
 from hsiclust.tiles import TileStore
