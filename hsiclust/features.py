@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,20 @@ class Features:
     names: Mapping[int, str]
 
 
-def read_features(path: str, field: str | None, layer: str | None) -> Features:
+def read_features(
+    path: str, field: str | None, layer: str | None, inside: bool = False
+) -> Features:
     """Read all features of a layer.
 
     Args:
         path: GeoPackage, Shapefile, GeoJSON and such.
-        field: Where the class stands. Text is numbered in sorted order, integers are kept.
-            Without it every feature is class 1.
+        field: Where the class stands. Whole numbers are kept, as text too; other texts are numbered
+            in sorted order.
         layer: Which layer; may be None when one alone has shapes.
+        inside: Every feature is class 1; no field is looked at.
 
     Raises:
-        InputError: The file, layer or field cannot be used.
+        InputError: The file, layer or field cannot be used, or no field is named.
     """
     import pyogrio  # 60 MB that only vectors need
     from pyogrio.errors import DataLayerError, DataSourceError
@@ -58,13 +61,8 @@ def read_features(path: str, field: str | None, layer: str | None) -> Features:
     try:
         chosen = _only_layer(path, pyogrio.list_layers(path)) if layer is None else layer
         fields = pyogrio.read_info(path, layer=chosen)["fields"].tolist()
-        if field is not None and field not in fields:
-            raise InputError(
-                f"{path}: no field {field!r}; there are: {', '.join(fields) or 'none'}"
-            )
-        meta, _, wkb, columns = pyogrio.raw.read(
-            path, layer=chosen, columns=[] if field is None else [field], force_2d=True
-        )
+        columns = [] if inside else [_chosen_field(path, field, fields)]
+        meta, _, wkb, values = pyogrio.raw.read(path, layer=chosen, columns=columns, force_2d=True)
     except (DataSourceError, DataLayerError) as error:
         raise InputError(
             f"{path}: cannot be read as vectors: {' '.join(str(error).split())}"
@@ -74,8 +72,18 @@ def read_features(path: str, field: str | None, layer: str | None) -> Features:
     except CRSError as error:
         raise InputError(f"{path}: its CRS {meta['crs']!r} is not understood") from error
     shapes: Geometries = shapely.from_wkb(wkb, on_invalid="ignore")
-    numbers, names = _numbers(path, field, columns[0] if columns else None, len(shapes))
-    return Features(crs, shapes, numbers, names)
+    if inside:
+        return Features(crs, shapes, np.ones(len(shapes), np.int64), {1: "inside"})
+    return Features(crs, shapes, *_numbers(path, columns[0], values[0]))
+
+
+def _chosen_field(path: str, field: str | None, fields: Sequence[str]) -> str:
+    there_are = f"there are: {', '.join(fields) or 'none'}"
+    if field is None:
+        raise InputError(f"{path}: name the field (--field) that holds the class; {there_are}")
+    if field not in fields:
+        raise InputError(f"{path}: no field {field!r}; {there_are}")
+    return field
 
 
 def _only_layer(path: str, layers: NDArray[np.object_]) -> str:
@@ -89,12 +97,8 @@ def _only_layer(path: str, layers: NDArray[np.object_]) -> str:
     return spatial[0]
 
 
-def _numbers(
-    path: str, field: str | None, column: NDArray[Any] | None, count: int
-) -> tuple[Numbers, dict[int, str]]:
+def _numbers(path: str, field: str, column: NDArray[Any]) -> tuple[Numbers, dict[int, str]]:
     """Class numbers of features, 0 where they have none, and the numbers' names."""
-    if column is None:
-        return np.ones(count, np.int64), {1: "inside"}
     if column.dtype.kind == "O":
         return _numbered_texts(path, field, column)
     if column.dtype.kind not in "biuf":
@@ -111,14 +115,25 @@ def _numbers(
     return numbers, {int(n): str(n) for n in np.unique(numbers) if n > 0}
 
 
-def _numbered_texts(
-    path: str, field: str | None, column: NDArray[Any]
-) -> tuple[Numbers, dict[int, str]]:
-    """Texts numbered from 1 in sorted order, over the whole file: other scenes get the same."""
+def _numbered_texts(path: str, field: str, column: NDArray[Any]) -> tuple[Numbers, dict[int, str]]:
+    """Texts numbered from 1 in sorted order, over the whole file: other scenes get the same.
+
+    Codes that are kept as text (CSV, many Shapefiles) are numbers: sorted, 10 would come before 2,
+    and another file that lacks some codes would number them otherwise.
+    """
     texts = [" ".join(text.split()) if isinstance(text, str) else "" for text in column]
     classes = sorted(set(texts) - {""})
     if not 1 <= len(classes) <= LARGEST_NUMBER:
         raise InputError(f"{path}: field {field!r} holds {len(classes)} different texts")
-    number = {name: at for at, name in enumerate(classes, start=1)}
+    if all(_is_code(name) for name in classes):
+        number = {name: int(name) for name in classes}
+    else:
+        number = {name: at for at, name in enumerate(classes, start=1)}
     numbers = np.array([number.get(text, 0) for text in texts], np.int64)
-    return numbers, {at: name for name, at in number.items()}
+    return numbers, {at: name for name, at in number.items() if at}
+
+
+def _is_code(text: str) -> bool:
+    """Whether a text is a class number, and written as one."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_NUMBER))
+    return digits and text == str(int(text)) and int(text) <= LARGEST_NUMBER

@@ -16,7 +16,11 @@ MODEL_TAG = "HSICLUST_MODEL_SHA256"
 """Tag that holds the hash of the model's file."""
 SCENE_TAG = "HSICLUST_SCENE"
 """Tag that holds the name of the scene."""
+NO_LABELS = " (no labels)"
+"""What stands behind the name of a class that the labels of a model do not have."""
 
+# What a legend shows of a name; a stranger's field may hold a novel.
+_LONGEST_NAME = 80
 # 255 names are some 10 KB; what is larger than this is not a list of names.
 _LARGEST_SIDECAR = 4 * 2**20
 
@@ -31,8 +35,15 @@ def category_names(path: str | Path) -> tuple[str, ...]:
     """
     with open_raster(str(path)) as dataset:
         listed: str = dataset.tags(ns="ENVI").get("class_names", "")
-    names = [name for name in listed.strip().strip("{}").split(",") if name.strip()]
-    return tuple(map(one_line, _sidecar_names(Path(f"{path}.aux.xml")) or names))
+    names = list(map(one_line, _sidecar_names(Path(f"{path}.aux.xml")) or _listed_names(listed)))
+    while names and not names[-1]:  # one without a name in between has its number still
+        names.pop()
+    return tuple(names)
+
+
+def _listed_names(text: str) -> list[str]:
+    """Names of an ENVI header, `{one, two}`."""
+    return text.strip().strip("{}").split(",")
 
 
 def read_classes(path: str | Path) -> Classes | None:
@@ -122,6 +133,11 @@ def _colours(path: str | Path, count: int) -> tuple[Colour, ...]:
 def one_line(name: str) -> str:
     """A name as one line of printable text; may be empty."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split())
+
+
+def printable_name(name: str) -> str:
+    """A stranger's name of a class as a map holds it: one line, not too long; may be empty."""
+    return one_line(name)[:_LONGEST_NAME].strip()
 
 
 class _NoDoctype(ElementTree.TreeBuilder):

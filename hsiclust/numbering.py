@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from hsiclust.errors import InputError, NoOverlapError
 from hsiclust.features import LARGEST_NUMBER
 from hsiclust.grid import Window
-from hsiclust.legend import one_line, read_classes
+from hsiclust.legend import NO_LABELS, printable_name, read_classes
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.truth import Truth, is_vector
 
 # Side of the windows that labels are counted in: 2 MiB of class numbers.
 _WINDOW = 1024
-# What a legend shows of a name; a stranger's field may hold a novel.
-_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +141,11 @@ def _names(
     called: list[str] = []
     taken: set[str] = set()
     for number, occurs in zip(numbers, present, strict=True):
-        name = one_line(names.get(number, ""))[:_LONGEST_NAME].strip()
+        name = printable_name(names.get(number, ""))
         if name in ("", str(number)):
             name = f"class {number}"
         if not occurs:
-            name = f"{name} (no labels)"
+            name += NO_LABELS
         while name in taken:
             name = f"{name} ({number})"
         taken.add(name)

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from hsiclust.legend import NO_LABELS, printable_name
+
 _MOST_LISTED = 4
 _UNLIKE = "the map and the truth share no class name: classes are paired by number"
+_NAMELESS = "only the {} names its classes: they are paired by number"
 # How an ENVI header holds what separates its lists.
 _AS_ENVI = str.maketrans(",{}", ";()")
 
@@ -36,7 +39,10 @@ def pair_classes(
     map_numbers: Collection[int],
     map_names: Mapping[int, str],
 ) -> Pairing:
-    """Pair classes by name where both files name theirs and share a name, else by number.
+    """Pair classes by name where the files share one, else by number.
+
+    A class without a name, or with a number for a name, is called `class 7`. That is a name to pair
+    by where one of the files has it at another number: a map whose classes were renumbered.
 
     Where classes are paired by name, one of the truth whose name the map does not have is unknown
     to the map, whatever its number.
@@ -47,10 +53,11 @@ def pair_classes(
         map_numbers: Class numbers that the map has, named or in its pixels.
         map_names: Names of the map's classes, as far as it has them.
     """
-    wanted = _numbers({number: truth_names.get(number, "") for number in pixels})
-    held = _numbers(map_names)
+    wanted = _spelled(pixels, truth_names)
+    held = _spelled({*map_numbers, *map_names}, map_names)
     shared = wanted.keys() & held.keys()
-    if shared:
+    by_name = any(_tells(name, wanted[name]) or _tells(name, held[name]) for name in shared)
+    if by_name:
         matching = {held[name]: wanted[name] for name in shared}
     else:
         matching = {number: number for number in pixels if number in map_numbers}
@@ -58,19 +65,40 @@ def pair_classes(
     names = _names(pixels, truth_names, {n: map_names.get(at, "") for at, n in matching.items()})
     notes = [
         _renumbered(matching, names),
-        None if shared or not (wanted and held) else _UNLIKE,
+        None if by_name else _unnamed(wanted, held),
         _unknown({n: pixels[n] for n in pixels if n not in matching.values()}, names),
     ]
     return Pairing(matching, names, "\n".join(note for note in notes if note) or None)
 
 
-def _numbers(names: Mapping[int, str]) -> dict[str, int]:
-    """Numbers by name; empty where one has no name, or not one of its own."""
-    spelled = {n: " ".join(name.translate(_AS_ENVI).split()) for n, name in names.items()}
-    if not all(_is_name(name, number) for number, name in spelled.items()):
-        return {}
-    numbers = {name: number for number, name in spelled.items()}
-    return numbers if len(numbers) == len(spelled) else {}
+def _spelled(numbers: Iterable[int], names: Mapping[int, str]) -> dict[str, int]:
+    """Class numbers by what the classes are called; by number alone where two have one name."""
+    spelled = {number: _spelling(names.get(number, ""), number) for number in numbers}
+    found = {name: number for number, name in spelled.items()}
+    if len(found) < len(spelled):
+        return {_spelling("", number): number for number in spelled}
+    return found
+
+
+def _spelling(name: str, number: int) -> str:
+    """A name as maps hold it, whatever their format."""
+    text = printable_name(name).translate(_AS_ENVI)
+    is_number = text.isdecimal() and text == str(int(text))
+    return f"class {text if is_number else number}" if is_number or not text else text
+
+
+def _tells(name: str, number: int) -> bool:
+    """Whether a name says more than the number that it stands at."""
+    return name.removesuffix(NO_LABELS) != f"class {number}"
+
+
+def _unnamed(wanted: Mapping[str, int], held: Mapping[str, int]) -> str | None:
+    truth, label_map = (any(_tells(*item) for item in side.items()) for side in (wanted, held))
+    if truth and label_map:
+        return _UNLIKE
+    if truth or label_map:
+        return _NAMELESS.format("truth" if truth else "map")
+    return None
 
 
 def _is_name(name: str, number: int) -> bool:

@@ -20,12 +20,12 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from hsiclust.errors import InputError
-from hsiclust.features import LARGEST_NUMBER
+from hsiclust.features import LARGEST_NUMBER, read_features
 from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import category_names
 from hsiclust.rasters import grid_of, open_raster
-from hsiclust.vectors import open_vectors
+from hsiclust.vectors import place_vectors
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def open_truth(
     Args:
         path: Raster of one band, or vectors: GeoPackage, Shapefile, GeoJSON and such.
         grid: The scene's grid.
-        field: Vectors: where the class stands. Text is numbered in sorted order, integers are
-            kept. Without it every feature is class 1.
+        field: Vectors: where the class stands. Whole numbers are kept, as text too; other texts
+            are numbered in sorted order.
         layer: Vectors: which layer, when there are several.
 
     Raises:
@@ -85,12 +85,16 @@ def open_truth(
     """
     opened: Truth
     if is_vector(path) or field is not None or layer is not None:
-        opened = open_vectors(str(path), grid, field, layer)
+        opened = place_vectors(str(path), grid, read_features(str(path), field, layer))
     else:
         opened = RasterTruth.open(str(path), grid)
-    if opened.note:
-        log.info("%s", opened.note)
-    return opened
+    return _noted(opened)
+
+
+def _noted(truth: Truth) -> Truth:
+    if truth.note:
+        log.info("%s", truth.note)
+    return truth
 
 
 def is_vector(path: str | Path) -> bool:
@@ -131,7 +135,10 @@ def open_mask(path: str | Path, grid: PixelGrid) -> Mask:
     Raises:
         InputError: As `open_truth`.
     """
-    return Mask(open_truth(path, grid))
+    if not is_vector(path):
+        return Mask(open_truth(path, grid))
+    features = read_features(str(path), None, None, inside=True)
+    return Mask(_noted(place_vectors(str(path), grid, features)))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from hsiclust.errors import InputError, NoOverlapError
-from hsiclust.features import LARGEST_NUMBER, Features, Geometries, Numbers, read_features
+from hsiclust.features import LARGEST_NUMBER, Features, Geometries, Numbers
 from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.overlaps import overlap_note
@@ -151,13 +151,18 @@ def _most_frequent(cells: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return np.where(2 * covered >= cells.shape[1], winner, 0).astype(np.uint16)
 
 
-def open_vectors(path: str, grid: PixelGrid, field: str | None, layer: str | None) -> VectorTruth:
-    """Read vectors and place them on a grid; see `hsiclust.truth.open_truth`.
+def place_vectors(path: str, grid: PixelGrid, features: Features) -> VectorTruth:
+    """Place vectors on a grid; see `hsiclust.truth.open_truth`.
+
+    Args:
+        path: What to call them in messages.
+        grid: The scene's grid.
+        features: What the file holds.
 
     Raises:
-        InputError: The file, layer or field cannot be used, or nothing meets the grid.
+        InputError: They have a CRS and the grid has none, or the other way round.
+        NoOverlapError: Nothing meets the grid.
     """
-    features = read_features(path, field, layer)
     crs, geometries, numbers = features.crs, features.geometries, features.numbers
     if (crs is None) != (grid.crs is None):
         raise InputError(

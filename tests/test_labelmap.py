@@ -543,6 +543,16 @@ def test_a_raster_without_names_has_no_classes(tmp_path):
         read_classes(tmp_path / "missing.tif")
 
 
+def test_a_class_without_a_name_between_others_keeps_its_number(tmp_path):
+    path = put(tmp_path / "map.img", driver="ENVI")
+    (tmp_path / "map.img.aux.xml").unlink(missing_ok=True)
+    header = tmp_path / "map.hdr"
+    kept = [line for line in header.read_text().splitlines() if "class names" not in line]
+    header.write_text("\n".join([*kept, "class names = {Unclassified, , Soy, Wood, }", ""]))
+    assert category_names(path) == ("Unclassified", "", "Soy", "Wood")
+    assert read_classes(path).names == ("class 1", "Soy", "Wood")
+
+
 def sidecar(path, text):
     Path(f"{path}.aux.xml").write_text(text, "utf-8")
 

@@ -38,18 +38,61 @@ def test_a_name_that_the_map_does_not_have_is_unknown_whatever_its_number():
     )
 
 
-def test_by_number_where_one_side_has_no_names():
+def test_by_number_where_one_side_alone_has_names_and_says_so():
     names = {1: "corn", 2: "wood"}
-    for truth, found in (({}, names), (names, {}), ({1: "corn"}, {1: "wood", 2: "corn"})):
+    for truth, found, named in (({}, names, "map"), (names, {}, "truth")):
         pairing = pair_classes(PIXELS, truth, {1, 2}, found)
-        assert (pairing.matching, pairing.note) == ({1: 1, 2: 2}, None)
+        assert pairing.matching == {1: 1, 2: 2}
+        assert pairing.note == f"only the {named} names its classes: they are paired by number"
     assert pair_classes(PIXELS, {}, {1, 2}, names).names == names
+
+
+def test_one_name_that_both_have_is_enough():
+    pairing = pair_classes(PIXELS, {1: "corn"}, {1, 2}, {1: "wood", 2: "corn"})
+    assert pairing.matching == {2: 1}
+    assert pairing.note.splitlines() == [
+        "classes are paired by name: corn is 1 in the truth and 2 in the map",
+        "classes of the truth that the map does not know count as wrong: class 2 (20 pixels)",
+    ]
+
+
+def test_without_names_there_is_nothing_to_say():
+    for found in ({}, {1: "class 1", 2: "class 2"}, {1: "class 1 (no labels)", 2: "class 2"}):
+        for truth in ({}, {1: "1", 2: "2"}):
+            pairing = pair_classes(PIXELS, truth, {1, 2}, found)
+            assert (pairing.matching, pairing.note) == ({1: 1, 2: 2}, None)
 
 
 def test_numbers_are_no_names():
     pairing = pair_classes(PIXELS, {1: "1", 2: "2"}, {1, 2}, {1: "corn", 2: "wood"})
-    assert (pairing.matching, pairing.note) == ({1: 1, 2: 2}, None)
+    assert pairing.matching == {1: 1, 2: 2}
+    assert pairing.note == "only the map names its classes: they are paired by number"
     assert pairing.names == {1: "corn", 2: "wood"}
+
+
+def test_a_number_that_stands_at_another_one_is_a_name():
+    found = {1: "class 1", 2: "1a", 3: "2"}
+    pairing = pair_classes(PIXELS, {1: "1a", 2: "2"}, {1, 2, 3}, found)
+    assert pairing.matching == {2: 1, 3: 2}
+
+
+def test_a_map_whose_classes_were_renumbered_has_its_truths_numbers_as_names():
+    pixels = {2: 5, 3: 6, 1000: 7}
+    found = {1: "class 2", 2: "class 3", 3: "class 1000"}
+    for truth in ({}, {number: str(number) for number in pixels}):
+        assert pair_classes(pixels, truth, {1, 2, 3}, found).matching == {1: 2, 2: 3, 3: 1000}
+
+
+def test_a_class_without_a_name_beside_others_is_no_reason_to_pair_by_name():
+    found = {1: "corn", 2: "wood", 3: "class 3"}
+    assert pair_classes({1: 1, 2: 1, 3: 1}, {}, {1, 2, 3}, found).matching == {1: 1, 2: 2, 3: 3}
+
+
+def test_names_are_compared_as_a_map_can_hold_them():
+    long = "Land principally occupied by agriculture, with significant areas of natural vegetation"
+    found = {1: "Winter weizen", 2: long[:80].replace(",", ";")}
+    pairing = pair_classes(PIXELS, {1: long, 2: "Winter\u00adweizen"}, {1, 2}, found)
+    assert pairing.matching == {1: 2, 2: 1}
 
 
 def test_names_that_stand_twice_pair_nothing():

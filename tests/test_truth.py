@@ -312,6 +312,20 @@ def test_text_classes_are_numbered_in_sorted_order(tmp_path):
     assert "2 of 5 features left out" in truth.note
 
 
+def test_codes_that_are_kept_as_text_are_numbers(tmp_path):
+    shapes = [square(at, at) for at in range(5)]
+    for texts, names, numbers in (
+        (["10", "2", " 2", "0", None], {2: "2", 10: "10"}, [10, 2, 2, 0, 0]),
+        (["10", "2", "02", "3", ""], {1: "02", 2: "10", 3: "2", 4: "3"}, [2, 3, 1, 4, 0]),
+        (["10", "2", "70000", "3", ""], {1: "10", 2: "2", 3: "3", 4: "70000"}, [1, 2, 4, 3, 0]),
+    ):
+        (tmp_path / "v.gpkg").unlink(missing_ok=True)
+        path = write_features(tmp_path / "v.gpkg", shapes, code=np.array(texts, object))
+        truth = open_truth(path, GRID, field="code")
+        assert truth.names == names
+        assert truth.read(GRID.window).diagonal()[:5].tolist() == numbers
+
+
 @pytest.mark.parametrize("suffix", ["gpkg", "geojson", "shp"])
 def test_formats_and_reference_systems(tmp_path, suffix):
     """A field near the scene's edge, drawn in longitude and latitude."""
@@ -351,7 +365,7 @@ def test_what_cannot_be_reprojected_is_left_out(tmp_path):
     collection = {
         "type": "FeatureCollection",
         "features": [
-            {"type": "Feature", "properties": {}, "geometry": geometry}
+            {"type": "Feature", "properties": {"kind": 1}, "geometry": geometry}
             for geometry in (
                 {"type": "Point", "coordinates": [lon, lat, 30.5]},
                 {"type": "Point", "coordinates": [lon, 95]},
@@ -360,9 +374,8 @@ def test_what_cannot_be_reprojected_is_left_out(tmp_path):
         ],
     }
     (tmp_path / "v.geojson").write_text(json.dumps(collection))
-    truth = open_truth(tmp_path / "v.geojson", grid)
+    truth = open_truth(tmp_path / "v.geojson", grid, field="kind")
     assert "2 of 3 features left out" in truth.note
-    assert truth.names == {1: "inside"}
     assert truth.read(grid.window).sum() == 1
 
 
@@ -385,17 +398,21 @@ def test_vectors_without_place_lie_on_pixels(tmp_path):
     path = tmp_path / "v.gpkg"
     grid = PixelGrid(10, 10)
     with pytest.warns(UserWarning, match="crs"):
-        write_features(path, [square(2, 3)], grid, crs=None)
-    read = open_truth(path, grid).read(grid.window)
+        write_features(path, [square(2, 3)], grid, crs=None, kind=[4])
+    read = open_truth(path, grid, field="kind").read(grid.window)
     assert np.argwhere(read).tolist() == [[2, 3]]
     with pytest.raises(InputError, match="no CRS, and the scene has EPSG:32633"):
-        open_truth(path, GRID)
+        open_truth(path, GRID, field="kind")
 
 
 def test_vector_errors_name_what_there_is(tmp_path):
     path = write_features(tmp_path / "v.gpkg", [square(0, 0)], crop=["oats"], area=[1.5], none=[0])
     with pytest.raises(InputError, match=r"no field 'kind'; there are: crop, area, none"):
         open_truth(path, GRID, field="kind")
+    with pytest.raises(
+        InputError, match=r"name the field \(--field\) .*; there are: crop, area, none"
+    ):
+        open_truth(path, GRID)
     with pytest.raises(InputError, match=r"1.5 in field 'area' is no class number"):
         open_truth(path, GRID, field="area")
     with pytest.raises(InputError, match="none of its 0 usable features meets"):
@@ -403,7 +420,7 @@ def test_vector_errors_name_what_there_is(tmp_path):
     with pytest.raises(InputError, match="'other'"):
         open_truth(path, GRID, layer="other")
     with pytest.raises(InputError, match="none of its 1 usable features meets the scene's grid"):
-        open_truth(path, PixelGrid(5, 5, Affine(30, 0, 0, 0, -30, 0), UTM))
+        open_truth(path, PixelGrid(5, 5, Affine(30, 0, 0, 0, -30, 0), UTM), field="crop")
     with pytest.raises(InputError, match="no such file"):
         open_truth(tmp_path / "missing.gpkg", GRID)
     (tmp_path / "broken.geojson").write_text("{")
