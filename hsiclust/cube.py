@@ -19,8 +19,9 @@ from hsiclust.bands import Bands
 from hsiclust.errors import HsiclustError, InputError
 from hsiclust.grid import PixelGrid, Window
 
-# Bytes that are decoded at once, besides the window itself; the chunks of one row at least.
-_PIECE_BYTES = 2**25
+DECODED_BYTES = 2**25
+"""Bytes that are decoded at once, besides the window itself; the chunks of one row at least."""
+
 # A chunk is decoded whole, whatever a file says of its size.
 _LARGEST_CHUNK = 2**31
 
@@ -119,6 +120,12 @@ class CubeReader:
 
     def __hash__(self) -> int:
         return hash(self.path)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest chunk, which is decoded whole; 0 where there is none."""
+        arrays = (self._open()[part.array] for part in self._facts.parts)
+        return max(math.prod(a.chunks) * a.dtype.itemsize if a.chunks else 0 for a in arrays)
 
     def read(self, window: Window, bands: Sequence[int]) -> NDArray[np.generic]:
         """Copy a window into memory: `(band, row, col)`, bands counted from 0.
@@ -219,7 +226,7 @@ def _runs(
     chunk = (array.chunks or array.shape)[band_axis]
     row_bytes = window.cols * array.dtype.itemsize * chunk
     rows = min(window.rows, array.chunks[row_axis] if array.chunks else 1)
-    most = max(1, _PIECE_BYTES // (row_bytes * rows))  # chunks along the band axis
+    most = max(1, DECODED_BYTES // (row_bytes * rows))  # chunks along the band axis
     run: list[tuple[int, int]] = []
     for position, band in sorted(inside.items(), key=lambda item: item[1]):
         if run and (band - run[-1][1] > gap or band // chunk - run[0][1] // chunk >= most):
@@ -249,7 +256,7 @@ def _stretches(bands: Sequence[tuple[int, int]], low: int) -> Iterator[tuple[sli
 
 def _pieces(window: Window, chunk_rows: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     """Rows to read at once: whole rows of chunks, as many as the memory for them allows."""
-    step = max(1, _PIECE_BYTES // (max(1, row_bytes) * chunk_rows)) * chunk_rows
+    step = max(1, DECODED_BYTES // (max(1, row_bytes) * chunk_rows)) * chunk_rows
     start = window.row
     while start < window.row_stop:
         stop = min((start // step + 1) * step, window.row_stop)

@@ -11,6 +11,7 @@ from hsiclust.devices import total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import MemoryPlanError
 from hsiclust.grid import Window
+from hsiclust.readplan import Decoding, ReadPlan
 from hsiclust.spectra import part_of
 from hsiclust.tilegrid import even_tile_size
 
@@ -25,12 +26,18 @@ _FEW = 10
 _FEW_STRIPS = (4, 80)
 # Widest tile: its labels are one chunk of the label store.
 _WIDEST_TILE = 4096
+# Columns below which strips are higher, so that each has as many pixels as one of this width: a
+# strip costs some time whatever it holds.
+_NARROW = 512
 # Narrowest panel: below, the columns that two panels both read weigh too much.
 _NARROWEST_PANEL = 512
 # Steps that are in memory beside one for each strip at work: above them, and kept for the next.
 _MORE_STEPS = 3
-# What the interpreter, torch, GDAL and, in a worker process, Dask take before the first pixel.
-_BASE_BYTES = 640 * 2**20
+# What the interpreter, torch, GDAL and, in a worker process, Dask take before the first pixel, and
+# what a heap cannot give back: 300 MiB and 100 to 200.
+_BASE_BYTES = 512 * 2**20
+# The same of a process that leads others, and labels nothing.
+_LEADER_BYTES = 384 * 2**20
 # The same on a CUDA device.
 _DEVICE_BASE_BYTES = 768 * 2**20
 # Part of the machine's memory that a run takes when it was given no limit, and of the device's.
@@ -53,7 +60,8 @@ class Load:
         halo: Pixels around a tile.
         block: Side of the squares that the network sees at once.
         fixed: Bytes of each square that do not grow with it.
-        cache: Bytes that the reading library keeps, whatever is read.
+        decoding: What the reading library takes to decode blocks; None where a file is read as
+            it lies.
         cuda: Whether a CUDA device computes; then components and network are in its memory.
     """
 
@@ -66,25 +74,44 @@ class Load:
     halo: int
     block: int
     fixed: int = 0
-    cache: int = 0
+    decoding: Decoding | None = None
     cuda: bool = False
 
-    def host(self, rows: int, cols: int) -> Share:
-        """Memory of the machine for strips of this height and width."""
-        raw, labels = self._raw_bytes(rows, cols), 4 * rows * min(cols, _WIDEST_TILE)
+    def host(self, rows: int, cols: int, step: int | None = None) -> Share:
+        """Memory of the machine for strips of this height and width.
+
+        Args:
+            rows: Height of a strip.
+            cols: Width of a strip.
+            step: Rows that are read for it; more than its own where the file's blocks are higher.
+        """
+        step = rows if step is None else step
+        raw, labels = self._raw_bytes(step, cols), 4 * rows * min(cols, _WIDEST_TILE)
+        if self.decoding is not None:
+            piece = min(self.piece[0], step) * min(self.piece[1], cols) * self._pixel_bytes
+            raw += self.decoding.beside(cols, piece)
         if self.cuda:  # what was read is copied to pinned memory
             return Share(0, 2 * raw + labels)
         # What was read has rooms that are kept while the network works.
         network = self._network_bytes(rows, cols)
-        return Share(self._step_bytes(rows, cols), raw + network + labels)
+        return Share(self._step_bytes(step, cols), raw + network + labels)
 
-    def device(self, rows: int, cols: int) -> Share:
+    def device(self, rows: int, cols: int, step: int | None = None) -> Share:
         """Memory of a CUDA device for them."""
         if not self.cuda:
             return Share(0, 0)
+        step = rows if step is None else step
         # As they were read, as float32, and as float32 less their mean.
-        raw = 3 * self._raw_bytes(rows, cols)
-        return Share(self._step_bytes(rows, cols), max(raw, self._network_bytes(rows, cols)))
+        raw = 3 * self._raw_bytes(step, cols)
+        return Share(self._step_bytes(step, cols), max(raw, self._network_bytes(rows, cols)))
+
+    def step_rows(self, rows: int, area: Window) -> int:
+        """Rows of a step: whole blocks, as `ReadPlan.of` cuts them, where there are so many."""
+        return min(-(-rows // self.blocks[0]) * self.blocks[0], area.rows + 2 * self.halo)
+
+    @property
+    def _pixel_bytes(self) -> int:
+        return self.bands * np.dtype(self.dtype).itemsize
 
     def _step_bytes(self, rows: int, cols: int) -> int:
         """A step that was read and the room above it: components, and who is valid."""
@@ -98,9 +125,9 @@ class Load:
         return values * (np.dtype(self.dtype).itemsize + 1) + floats * _FLOAT
 
     def _network_bytes(self, rows: int, cols: int) -> int:
-        """A block in the network: a square, or as many pixels of a low tile."""
+        """A block in the network: a square, or as many pixels of a low or narrow tile."""
         edges = 2 * self.halo
-        height, width = min(self.block, rows) + edges, min(cols, _WIDEST_TILE) + edges
+        height, width = rows + edges, min(cols, _WIDEST_TILE) + edges
         pixels = min((self.block + edges) ** 2, height * width)
         return pixels * _FLOAT * (2 * self.components + self.floats) + self.fixed
 
@@ -117,9 +144,12 @@ class Share:
     step: int
     strip: int
 
-    def of(self, strips: int, workers: int) -> int:
-        """Bytes of so many strips at work in so many processes."""
-        return (strips + _MORE_STEPS * workers) * self.step + strips * self.strip
+    def of(self, strips: int, workers: int, steps: int | None = None) -> int:
+        """Bytes of so many strips at work in so many processes, of a scene of so many steps."""
+        kept = strips + _MORE_STEPS * workers
+        if steps is not None:  # and one that was used before
+            kept = min(kept, (steps + 1) * workers)
+        return kept * self.step + strips * self.strip
 
 
 @dataclass(frozen=True)
@@ -135,8 +165,9 @@ class RunPlan:
         device: What they take of a CUDA device's.
         workers: Processes that work.
         leader: Whether another process leads them.
-        cache: Bytes of each that the reading library keeps.
+        decoding: What the reading library takes.
         devices: CUDA devices that the processes share evenly.
+        steps: Steps that the scene is read in.
     """
 
     tile_rows: int
@@ -147,24 +178,38 @@ class RunPlan:
     device: Share = Share(0, 0)
     workers: int = 1
     leader: bool = False
-    cache: int = 0
+    decoding: Decoding | None = None
     devices: int = 1
+    steps: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """Strips at work at once in each process."""
+        return max(1, self.in_flight // self.workers)
 
     @property
     def base_bytes(self) -> int:
         """What the programs themselves take."""
-        return (self.workers + self.leader) * _BASE_BYTES + self.workers * self.cache
+        return self.workers * _BASE_BYTES + self.leader * _LEADER_BYTES
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the reading library keeps."""
+        if self.decoding is None:
+            return 0
+        return self.workers * self.decoding.of_process(-(-self.in_flight // self.workers))
 
     @property
     def peak_bytes(self) -> int:
         """Expected peak of the whole run."""
-        return self.base_bytes + self.host.of(self.in_flight, self.workers)
+        strips = self.host.of(self.in_flight, self.workers, self.steps)
+        return self.base_bytes + self.cache_bytes + strips
 
     @property
     def device_bytes(self) -> int:
         """Expected peak on a CUDA device; 0 where none computes."""
         strips, workers = (-(-count // self.devices) for count in (self.in_flight, self.workers))
-        held = self.device.of(strips, workers)
+        held = self.device.of(strips, workers, self.steps)
         return held and held + workers * _DEVICE_BASE_BYTES
 
 
@@ -213,16 +258,37 @@ def plan_run(
     Raises:
         MemoryPlanError: Not even one small strip fits.
     """
-    plans = [_plan_of(load, engine, *shape) for shape in _shapes(area, load, side)]
-    for plan in plans:
+    for shapes in _shapes(area, load, side):
+        plans = [_plan_of(area, load, engine, *shape) for shape in shapes]
+        plan = next(filter(limits.hold, plans), None) or _with_fewer_strips(plans[-1], limits)
         if limits.hold(plan):
             return plan
-    least = plans[-1]
-    while not limits.hold(least) and least.in_flight > least.workers:
-        least = replace(least, in_flight=least.in_flight - 1)
-    if not limits.hold(least):
-        raise MemoryPlanError(_refusal(least, limits, area))
-    return least
+    raise MemoryPlanError(_refusal(plan, limits, area))
+
+
+def plan_rest(
+    area: Window, load: Load, engine: EngineOptions, limits: Limits, reading: ReadPlan
+) -> RunPlan:
+    """As `plan_run`, for a run that goes on with the tiles that it has.
+
+    Raises:
+        MemoryPlanError: Not even one of its strips fits.
+    """
+    shape = reading.tiles.tile_rows, reading.tiles.tile_cols, reading.panel
+    plan = _with_fewer_strips(_plan_of(area, load, engine, *shape), limits)
+    if not limits.hold(plan):
+        raise MemoryPlanError(
+            f"{_refusal(plan, limits, area)}; the unfinished run keeps its tiles, unless "
+            "--overwrite and another --tile-size begin anew"
+        )
+    return plan
+
+
+def _with_fewer_strips(plan: RunPlan, limits: Limits) -> RunPlan:
+    """A plan of which so many strips are at work at once as memory holds; one at least."""
+    while not limits.hold(plan) and plan.in_flight > plan.workers:
+        plan = replace(plan, in_flight=plan.in_flight - 1)
+    return plan
 
 
 def _refusal(least: RunPlan, limits: Limits, area: Window) -> str:
@@ -235,26 +301,35 @@ def _refusal(least: RunPlan, limits: Limits, area: Window) -> str:
             f"give at least {-(-least.device_bytes // 2**20)} MiB with --gpu-memory"
         )
     places = f" in {least.workers + 1} processes" if least.leader else ""
+    cache = f", decoded blocks {least.cache_bytes / 2**20:.0f} MiB" if least.cache_bytes else ""
     return (
         f"{limits.memory / 2**20:.0f} MiB are too little: the program itself takes "
-        f"{least.base_bytes / 2**20:.0f} MiB{places}, and {strips} the rest; "
+        f"{least.base_bytes / 2**20:.0f} MiB{places}{cache}, and {strips} the rest; "
         f"give at least {-(-least.peak_bytes // 2**20)} MiB"
         + (" or fewer --workers" if least.workers > 1 else "")
     )
 
 
-def _shapes(area: Window, load: Load, side: int | None) -> Iterator[tuple[int, int, int]]:
-    """Heights and widths of tiles, and tiles in a panel, the best first."""
-    for cols in _widths(area, load):
-        for rows in (side,) if side is not None else _heights(area, load):
-            width = min(side, area.cols) if side is not None else even_tile_size(cols, _WIDEST_TILE)
-            yield min(rows, area.rows), width, -(-cols // width)
+def _shapes(area: Window, load: Load, side: int | None) -> Iterator[list[tuple[int, int, int]]]:
+    """Heights and widths of tiles, and tiles in a panel, the best first.
+
+    Those of a later list have blocks decoded more often.
+    """
+    for widths in _widths(area, load):
+        shapes = []
+        for cols in widths:
+            for rows in (side,) if side is not None else _heights(area, load):
+                most = even_tile_size(cols, _WIDEST_TILE)
+                width = most if side is None else min(side, area.cols)
+                shapes.append((min(rows, area.rows), width, -(-cols // width)))
+        yield shapes
 
 
 def _heights(area: Window, load: Load) -> list[int]:
     """Whole blocks of the file, as many as make a good strip; even strips where there are none."""
-    block = load.blocks[0]
-    heights = [max(block, height // block * block) for height in _HEIGHTS]
+    block, more = load.blocks[0], max(1, _NARROW // area.cols)
+    wanted = [height * more for height in _HEIGHTS]
+    heights = [max(block, height // block * block) for height in wanted]
     if block == 1:
         heights = [_even_height(area.rows, height) for height in heights]
     return list(dict.fromkeys(heights))
@@ -267,27 +342,43 @@ def _even_height(rows: int, height: int) -> int:
     return even if even >= lowest else even_tile_size(rows, height)
 
 
-def _widths(area: Window, load: Load) -> Iterator[int]:
-    """The whole width, then halves of it, in whole blocks of the file."""
-    block = load.blocks[1] if load.blocks[1] < area.cols else 1
-    cols = area.cols
-    yield cols
+def _widths(area: Window, load: Load) -> Iterator[list[int]]:
+    """The whole width, then halves of it, in whole blocks of the file.
+
+    Lines that are read as they lie are cut anywhere. Blocks that are decoded, and as wide as the
+    area, are cut only where nothing else fits, not even with fewer threads: each is decoded once a
+    panel.
+    """
+    wide = load.blocks[1] >= area.cols
+    widths = [area.cols, *_halves(area.cols, 1 if wide else load.blocks[1])]
+    if wide and load.decoding is not None and load.decoding.block:
+        yield from ([cols] for cols in widths)
+    else:
+        yield widths
+
+
+def _halves(cols: int, block: int) -> Iterator[int]:
     while cols // 2 >= max(_NARROWEST_PANEL, block):
         cols = -(-cols // 2 // block) * block
         yield cols
 
 
-def _plan_of(load: Load, engine: EngineOptions, rows: int, cols: int, panel: int) -> RunPlan:
-    width = panel * cols
+def _plan_of(
+    area: Window, load: Load, engine: EngineOptions, rows: int, cols: int, panel: int
+) -> RunPlan:
+    width, step = panel * cols, load.step_rows(rows, area)
+    workers, panels = engine.workers or 1, -(-area.cols // width)
+    strips = panels * -(-area.rows // rows)
     return RunPlan(
         tile_rows=rows,
         tile_cols=cols,
         panel=panel,
-        in_flight=engine.parallel,
-        host=load.host(rows, width),
-        device=load.device(rows, width),
-        workers=engine.workers or 1,
+        in_flight=max(workers, min(engine.parallel, strips)),
+        host=load.host(rows, width, step),
+        device=load.device(rows, width, step),
+        workers=workers,
         leader=engine.workers is not None,
-        cache=load.cache,
+        decoding=load.decoding,
         devices=max(1, len(engine.devices)),
+        steps=panels * (-(-(area.rows + 2 * load.halo) // step) + 1),
     )

@@ -29,7 +29,7 @@ from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.models.base import Precision
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import Limits, Load, RunPlan, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, plan_rest, plan_run
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.readplan import ReadPlan
 from hsiclust.remote import absolute_name
@@ -106,11 +106,12 @@ class PredictPlan:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of pixels that are read, uncompressed."""
+        """Bytes of pixels that are read, uncompressed; of blocks that are decoded, all."""
         if isinstance(self.source, TileStore):
             return self.job.tiles.area.pixels * _HALF * self.source.transform.components
-        reading, scene = self.job.reading, self.source.scene
-        pixels = sum(reading.step(number).pixels for number in range(reading.count))
+        scene = self.source.scene
+        decodes = scene.decoding is not None and scene.decoding.block > 0
+        pixels = self.job.reading.pixels_read(scene.blocks if decodes else (1, 1))
         return pixels * len(self.source.bands) * np.dtype(scene.dtype).itemsize
 
     def facts(self) -> dict[str, object]:
@@ -134,11 +135,10 @@ class PredictPlan:
             "bytes_peak_of_device": self.run.device_bytes,
         }
         if isinstance(self.source, SceneComponents):
-            steps = [reading.step(number) for number in range(reading.count)]
             facts |= {
                 "layout": self.source.scene.layout,
-                "reads": len(steps),
-                "read": [max(step.rows for step in steps), max(step.cols for step in steps)],
+                "reads": reading.count,
+                "read": list(reading.largest),
                 "bytes_read": self.bytes_read,
             }
         return facts
@@ -178,9 +178,12 @@ def plan_prediction(
     run_hash = _run_hash(identity, digest, area, options)
     earlier = LabelStore.record_of_run(labels, run_hash)
     form = MapFormat(driver, 512, options.creation)
-    run, reading = _plan(source, model, area, device, options)
+    kept = None
     if earlier is not None and options.tile in (None, earlier.reading.tiles.tile_rows):
-        reading, precision = earlier.reading, cast(Precision, earlier.precision)
+        kept, precision = earlier.reading, cast(Precision, earlier.precision)
+    run, reading = _plan(source, model, area, device, options, kept)
+    if isinstance(source, SceneComponents):
+        _warn_of_panels(source.scene, reading)
     job = LabelJob(
         source=scene,
         nodata=options.nodata,
@@ -190,7 +193,7 @@ def plan_prediction(
         run=run_hash,
         device=options.device if options.engine.standing else str(device),
         confidence=options.confidence,
-        threads=max(1, run.in_flight // run.workers),
+        threads=run.threads,
         block=_DEVICE_BLOCK if options.device.startswith("cuda") else _block(device),
         precision=precision,
         identity=identity,
@@ -264,6 +267,18 @@ def _warn_of_nodata(scene: Scene, model: LabelModel) -> None:
         )
 
 
+def _warn_of_panels(scene: Scene, reading: ReadPlan) -> None:
+    if scene.decoding is None or not scene.decoding.block or reading.panels == 1:
+        return
+    if scene.blocks[1] >= reading.tiles.area.cols:
+        log.warning(
+            "%s: its blocks are wider than what fits into memory: each is decoded %d times; "
+            "more --memory avoids that",
+            scene.path,
+            reading.panels,
+        )
+
+
 def _hidden_labels(output: Path) -> Path:
     """Where the labels of a map are kept until it is written, unless the user says where."""
     return output.with_name(f".{output.name}.labels.zarr")
@@ -284,8 +299,9 @@ def _plan(
     area: Window,
     device: torch.device,
     options: PredictOptions,
+    kept: ReadPlan | None,
 ) -> tuple[RunPlan, ReadPlan]:
-    """What is worked on at once, and how it is read."""
+    """What is worked on at once, and how it is read; a run that goes on reads as it did."""
     limits = Limits.of(options.memory, options.gpu_memory, free_memory(device))
     if isinstance(source, TileStore):
         if area != source.grid.window:
@@ -295,6 +311,8 @@ def _plan(
         plan = plan_run(area, load, options.engine, limits, side)
         return plan, ReadPlan.of(source.tiles, 1, 1)
     load = _load(model, device, source.scene)
+    if kept is not None:
+        return plan_rest(area, load, options.engine, limits, kept), kept
     plan = plan_run(area, load, options.engine, limits, options.tile)
     tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.halo)
     return plan, ReadPlan.of(tiles, plan.panel, source.scene.blocks[0])
@@ -313,7 +331,7 @@ def _load(model: LabelModel, device: torch.device, scene: Scene | None) -> Load:
         halo=model.halo,
         block=_block(device),
         fixed=model.needs.fixed,
-        cache=0 if scene is None else scene.cache_bytes,
+        decoding=None if scene is None else scene.decoding,
         cuda=device.type == "cuda",
     )
 

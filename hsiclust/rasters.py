@@ -29,7 +29,7 @@ from hsiclust.validity import Fills
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
 _OPENING = threading.Lock()
 # GDAL's block cache. Its default, 5 % of the machine's memory, would be most of what a run uses.
-_GDAL_CACHE_BYTES = 64 * 2**20
+GDAL_CACHE_BYTES = 64 * 2**20
 
 
 @contextmanager
@@ -126,26 +126,34 @@ class GdalReader:
 
     Args:
         path: What GDAL opens.
-        cache: Bytes of GDAL's block cache, which all threads share.
+        kept: Bytes that GDAL has to keep for each thread; see `kept_bytes`.
         dtype: What all bands are read as: their own type, or one that holds those of all.
         fills: What stands for no data in each band; all are read as the scene's.
+        threads: How many read at once; one a processor when None.
     """
 
-    def __init__(self, path: str, cache: int, dtype: str, fills: Fills) -> None:
+    def __init__(
+        self, path: str, kept: int, dtype: str, fills: Fills, threads: int | None = None
+    ) -> None:
         self.path = path
-        self.cache = cache
+        self.kept = kept
         self.dtype = np.dtype(dtype)
         self.fills = fills
+        self.threads = threads
         self._handles = threading.local()
 
-    def __reduce__(self) -> tuple[type[GdalReader], tuple[str, int, str, Fills]]:
-        return GdalReader, (self.path, self.cache, self.dtype.name, self.fills)
+    def __reduce__(self) -> tuple[type[GdalReader], tuple[str, int, str, Fills, int | None]]:
+        return GdalReader, (self.path, self.kept, self.dtype.name, self.fills, self.threads)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GdalReader) and other.path == self.path
 
     def __hash__(self) -> int:
         return hash(self.path)
+
+    def shared_by(self, threads: int) -> GdalReader:
+        """The same, for so many threads."""
+        return GdalReader(self.path, self.kept, self.dtype.name, self.fills, threads)
 
     def read(
         self,
@@ -194,13 +202,18 @@ class GdalReader:
         """This thread's dataset, and the window in rasterio's words; failures are `InputError`."""
         there = RasterioWindow(window.col, window.row, window.cols, window.rows)
         try:
-            with rasterio.Env(GDAL_CACHEMAX=self.cache, **gdal_settings(self.path)):
+            with rasterio.Env(GDAL_CACHEMAX=self._cache, **gdal_settings(self.path)):
                 yield self._dataset(), there
         except (RasterioError, OSError) as error:
             raise InputError(
                 f"{self.path}: rows {window.row} to {window.row_stop - 1}, columns {window.col} "
                 f"to {window.col_stop - 1} cannot be read: {innermost_message(error)}"
             ) from error
+
+    @property
+    def _cache(self) -> int:
+        """Bytes of GDAL's cache of blocks, which all threads share."""
+        return max(GDAL_CACHE_BYTES, self.kept * (self.threads or available_processors()))
 
     def _dataset(self) -> DatasetReader:
         if not hasattr(self._handles, "dataset"):
@@ -209,14 +222,18 @@ class GdalReader:
         return dataset
 
 
-def cache_bytes(dataset: DatasetReader) -> int:
+def block_bytes(dataset: DatasetReader) -> int:
+    """Bytes that GDAL unpacks at once: of a block one band, or all where they lie together."""
+    rows, cols = dataset.block_shapes[0]
+    together = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
+    largest = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    return int(rows * cols * largest * (dataset.count if together else 1))
+
+
+def kept_bytes(dataset: DatasetReader) -> int:
     """Blocks are read whole, once: GDAL need not keep them, but those of many bands in one piece.
 
     Where the values of a pixel lie together GDAL unpacks a block for all bands at once; without
     room for that, for each thread, it would do so again for every band.
     """
-    if dataset.interleaving is None or dataset.interleaving.value.lower() != "pixel":
-        return _GDAL_CACHE_BYTES
-    rows, cols = dataset.block_shapes[0]
-    block = int(rows * cols * dataset.count * np.dtype(dataset.dtypes[0]).itemsize)
-    return max(_GDAL_CACHE_BYTES, 2 * block * available_processors())
+    return 2 * block_bytes(dataset)

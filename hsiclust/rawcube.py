@@ -32,8 +32,10 @@ _PIECE_BYTES = {"bsq": 2**24, "bil": 2**22, "bip": 2**22}
 # Bytes that the system is asked for at once: of a longer request Linux reads no more than its own
 # read-ahead, or the largest request of the disk, and forgets the rest.
 _ASKED_BYTES = 2**19
-# Lines are read whole when a window holds at least this part of them: 1 / _WORTH_A_GAP.
+# Lines are read whole when a window holds at least this part of them, 1 / _WORTH_A_GAP, and what
+# lies between two of its parts is no more than some pages: of long lines half is too much.
 _WORTH_A_GAP = 3
+_LARGEST_GAP = 2**13
 _SCRATCH = Scratch()
 
 
@@ -172,7 +174,10 @@ class RawCube:
     def _reads(self, part: Window, bands: Sequence[int]) -> _Reads:
         """What is read of a strip of rows."""
         # Lines are read whole where that costs less than the gaps between their parts.
-        whole = part.cols * _WORTH_A_GAP >= self.cols
+        gap = (
+            (self.cols - part.cols) * self._value * (self.bands if self.interleave == "bip" else 1)
+        )
+        whole = part.cols * _WORTH_A_GAP >= self.cols and gap <= _LARGEST_GAP
         width, left = (self.cols, 0) if whole else (part.cols, part.col)
         cols, chosen = slice(part.col - left, part.col_stop - left), _selection(bands)
         every = slice(None)

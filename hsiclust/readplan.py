@@ -101,6 +101,23 @@ class ReadPlan:
         return self.panels * self._steps_down
 
     @property
+    def largest(self) -> tuple[int, int]:
+        """Most rows and most columns of a step: the first and the last may be lower."""
+        down, across = range(min(self._steps_down, 3)), range(0, self.count, self._steps_down)
+        return max(self.step(n).rows for n in down), max(self.step(n).cols for n in across)
+
+    def pixels_read(self, blocks: tuple[int, int] = (1, 1)) -> int:
+        """Pixels that all steps read, where blocks of so many rows and columns are read whole."""
+        top, bottom = self._rows
+        rows = _whole(top, bottom, blocks[0], self.tiles.scene.row_stop)
+        cols = 0
+        for first in range(0, self.tiles.across, self.panel):
+            last = min(first + self.panel, self.tiles.across) - 1
+            left, right = self.tiles[first].read.col, self.tiles[last].read.col_stop
+            cols += _whole(left, right, blocks[1], self.tiles.scene.col_stop)
+        return rows * cols
+
+    @property
     def _rows(self) -> tuple[int, int]:
         """Rows that are read: those of the area and its halo, within the scene."""
         scene, area, halo = self.tiles.scene, self.tiles.area, self.tiles.halo
@@ -114,3 +131,41 @@ class ReadPlan:
     def _at(self, row: int) -> int:
         """Which of the steps from `first` on, or before it, holds a row."""
         return (row - self.first) // self.height
+
+
+def _whole(start: int, stop: int, block: int, end: int) -> int:
+    """Length of a stretch in whole blocks, which are cut at the scene's end."""
+    return min(-(-stop // block) * block, end) - start // block * block
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What a library takes that decodes whole blocks, beside what it gives.
+
+    Attributes:
+        cache: Bytes that it keeps in each process, however little is read.
+        kept: Bytes of blocks that each thread needs it to keep; together they may be more.
+        block: Bytes of a block with all bands that are decoded together; 0 where none is.
+        width: Columns of a block.
+        piece: Bytes that are decoded at once, where a block is no larger.
+    """
+
+    cache: int = 0
+    kept: int = 0
+    block: int = 0
+    width: int = 1
+    piece: int = 0
+
+    def of_process(self, threads: int) -> int:
+        """Bytes that are kept for so many threads."""
+        return max(self.cache, self.kept * threads)
+
+    def beside(self, cols: int, nbytes: int) -> int:
+        """Bytes of a thread that reads so many columns: blocks decoded, and what is taken of them.
+
+        Args:
+            cols: Columns.
+            nbytes: Bytes that it reads at once.
+        """
+        blocks = -(-cols // self.width) * self.block
+        return 2 * max(blocks, min(nbytes, self.piece))

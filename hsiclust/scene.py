@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from hsiclust.bands import Bands, describe_bands
-from hsiclust.cube import CubeFacts, CubeReader
+from hsiclust.cube import DECODED_BYTES, CubeFacts, CubeReader
 from hsiclust.datafile import data_file, vrt_sources
 from hsiclust.envi import raw_envi
 from hsiclust.errors import InputError
@@ -27,17 +27,19 @@ from hsiclust.grid import Piece, PixelGrid, Window
 from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
 from hsiclust.products import hdf5_cube
 from hsiclust.rasters import (
+    GDAL_CACHE_BYTES,
     GdalReader,
-    cache_bytes,
     common_type,
     grid_of,
     has_mask,
+    kept_bytes,
     loose_place,
     mask_file,
     open_raster,
 )
 from hsiclust.rawcube import RawCube
 from hsiclust.rawtiff import raw_tiff
+from hsiclust.readplan import Decoding
 from hsiclust.remote import absolute_name, is_remote, source_stamp
 from hsiclust.scratch import Scratch
 from hsiclust.tiledcube import TiledCube
@@ -193,10 +195,22 @@ class Scene:
         return rows, cols * fit
 
     @property
-    def cache_bytes(self) -> int:
-        """Bytes that the library which reads keeps of what it has read."""
-        through = (each for each in (self.reader, self.masking) if isinstance(each, GdalReader))
-        return max((each.cache for each in through), default=0)
+    def decoding(self) -> Decoding | None:
+        """What the libraries that read take beside what they give; None where none does."""
+        if isinstance(self.reader, CubeReader):
+            return Decoding(
+                block=self.reader.chunk_bytes, width=self.blocks[1], piece=DECODED_BYTES
+            )
+        if isinstance(self.reader, GdalReader):
+            kept = self.reader.kept
+            return Decoding(GDAL_CACHE_BYTES, kept, block=kept // 2, width=self.grid.cols)
+        return None if self.masking is None else Decoding(GDAL_CACHE_BYTES)
+
+    def shared_by(self, threads: int) -> Scene:
+        """The same scene, to be read by so many threads at once."""
+        if not isinstance(self.reader, GdalReader):
+            return self
+        return replace(self, reader=self.reader.shared_by(threads))
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
@@ -234,7 +248,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     dtype = common_type(path, dataset)
     raw = _raw_cube(path, dataset)
     fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
-    reader = GdalReader(path, cache_bytes(dataset), dtype.name, fills)
+    reader = GdalReader(path, kept_bytes(dataset), dtype.name, fills)
     masked = has_mask(dataset)
     return Scene(
         path=path,

@@ -252,10 +252,12 @@ class SceneStrip:
     def blocks(self, tile: Tile, side: int) -> Iterable[Tile]:
         """Blocks of nearly equal size: a narrow last one would be mostly halo.
 
-        Where a tile is low they are wide instead, with no more pixels than a square.
+        Where a tile is low they are wide instead, and where it is narrow they are high, with no
+        more pixels than a square.
         """
         edges = 2 * self.halo
-        rows = even_tile_size(tile.core.rows, side)
+        narrow = min(side, tile.core.cols)
+        rows = even_tile_size(tile.core.rows, (side + edges) ** 2 // (narrow + edges) - edges)
         cols = (side + edges) ** 2 // (rows + edges) - edges
         cols = even_tile_size(tile.core.cols, cols)
         return TileGrid(self.scene, tile.core, rows, cols, self.halo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -73,7 +73,9 @@ def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
     store = LabelStore(store_location(job.labels), job.reading, job.precision)
     if isinstance(source, TileStore):
         return StoredStrips(source, job.reading, model.halo), label, store
-    return SceneStrips(source, job.reading, threads_here(job.threads)), label, store
+    threads = threads_here(job.threads)
+    shared = replace(source, scene=source.scene.shared_by(threads))
+    return SceneStrips(shared, job.reading, threads), label, store
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,9 +8,9 @@ from hsiclust.devices import parse_bytes, resolve_device, total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
 from hsiclust.grid import Window
-from hsiclust.plan import Limits, Load, RunPlan, Share, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, Share, plan_rest, plan_run
 from hsiclust.predictoptions import PredictOptions, placed
-from hsiclust.readplan import ReadPlan
+from hsiclust.readplan import Decoding, ReadPlan
 from hsiclust.tilegrid import TileGrid
 
 LOAD = Load(
@@ -133,9 +133,84 @@ def test_bytes_are_the_sum_of_their_parts() -> None:
     large = replace(high, bands=2**15)  # transformed in parts of 2**20 values, two rows
     assert large.host(6, 16).strip == 6 * 16 * 2**15 * 5 + 2 * 16 * (2**15 + 16) * 4 + rest
     assert load.device(6, 16) == Share(0, 0)
-    plan = RunPlan(6, 16, 1, 4, Share(7, 11), workers=2, leader=True, cache=5)
+    plan = RunPlan(6, 16, 1, 4, Share(7, 11), workers=2, leader=True)
     assert plan.peak_bytes - plan.base_bytes == (4 + 2 * 3) * 7 + 4 * 11
+    cached = replace(plan, decoding=Decoding(cache=5, kept=2))  # two threads a process
+    assert cached.peak_bytes - plan.peak_bytes == 2 * 5
+    assert replace(plan, decoding=Decoding(cache=5, kept=3)).cache_bytes == 2 * 2 * 3
+    # Of a scene of one step no process holds more than that, and one that it used before.
+    assert replace(plan, steps=1).peak_bytes - plan.base_bytes == 2 * 2 * 7 + 4 * 11
     assert plan.device_bytes == 0
+
+
+def test_tiles_lower_than_the_blocks_of_the_file_are_read_in_whole_blocks() -> None:
+    high = replace(LOAD, blocks=(1024, 8000), piece=(1024, 8000), bands=10)
+    low = plan_run(AREA, high, FOUR, Limits(64 * GIB, 0), 64)
+    assert low.tile_rows == 64
+    assert low.host.step == LOAD.host(64, 8000, 1024).step > 1024 * 8000 * LOAD.components * 4
+    assert low.host.strip > 1024 * 8000 * 10 * 2
+    # Blocks reach beyond an area; what lies there is not read.
+    part = plan_run(Window(100, 0, 50, 8000), high, FOUR, Limits(64 * GIB, 0), None)
+    assert part.host.step == LOAD.host(50, 8000, 50 + 2 * 7).step
+
+
+def test_blocks_that_are_decoded_are_cut_only_where_nothing_else_fits() -> None:
+    lines = replace(LOAD, decoding=Decoding(2**26, block=8000 * 400, width=8000))
+    for memory in (16 * GIB, 2 * GIB, 750 * 2**20):
+        plan = plan_run(AREA, lines, FOUR, Limits(memory, 0), None)
+        assert plan.panel * plan.tile_cols >= 8000
+        assert plan.peak_bytes <= memory
+    assert plan.in_flight < 4
+    little = plan_run(AREA, lines, FOUR, Limits(680 * 2**20, 0), None)
+    # Fewer threads rather than blocks that are decoded more often.
+    assert (little.panel * little.tile_cols, little.in_flight) == (4000, 1)
+    # What lies as it is read is cut sooner: all threads have a strip.
+    assert plan_run(AREA, LOAD, FOUR, Limits(GIB, 0), None).in_flight == 4
+
+
+def test_room_for_decoded_blocks_is_that_of_the_threads_at_work() -> None:
+    block = 256 * 256 * 400
+    decoding = Decoding(2**26, kept=2 * block, block=block, width=8000)
+    load = replace(TILED, decoding=decoding)
+    many = plan_run(AREA, load, EngineOptions(threads=64), Limits(2 * GIB, 0), None)
+    assert 1 <= many.in_flight < 64
+    assert many.cache_bytes == max(2**26, many.in_flight * 2 * block)
+    plain = replace(TILED, decoding=replace(decoding, block=0))
+    assert load.host(256, 8000).strip - plain.host(256, 8000).strip == 2 * block
+    with pytest.raises(MemoryPlanError, match=r"takes 512 MiB, decoded blocks 64 MiB, and strips"):
+        plan_run(AREA, load, FOUR, Limits(600 * 2**20, 0), None)
+
+
+def test_what_is_decoded_beside_what_is_asked_for() -> None:
+    chunks = Decoding(block=100, width=10, piece=5000)
+    assert chunks.beside(cols=35, nbytes=300) == 2 * 400  # chunks that are read are read whole
+    assert chunks.beside(cols=35, nbytes=10_000) == 2 * 5000  # several rows of chunks at once
+
+
+def test_no_more_strips_are_at_work_than_there_are() -> None:
+    few = plan_run(Window(0, 0, 100, 60), LOAD, EngineOptions(threads=64), Limits(GIB, 0), None)
+    assert few.in_flight == few.threads == 1
+    processes = plan_run(Window(0, 0, 100, 60), LOAD, EngineOptions(3), Limits(8 * GIB, 0), None)
+    assert processes.in_flight == 3
+
+
+def test_strips_of_narrow_scenes_are_higher() -> None:
+    for cols, rows in ((1000, 125), (256, 250), (5, 10_000), (1, 10_000)):
+        plan = plan_run(Window(0, 0, 20_000, cols), LOAD, FOUR, Limits(8 * GIB, 0), None)
+        assert 0.4 * rows <= plan.tile_rows <= rows
+
+
+def test_a_run_that_goes_on_keeps_its_tiles_and_the_memory_that_it_is_given() -> None:
+    begun = plan_run(AREA, LOAD, FOUR, Limits(16 * GIB, 0), None)
+    tiles = TileGrid(AREA, AREA, begun.tile_rows, begun.tile_cols, 7)
+    reading = ReadPlan.of(tiles, begun.panel, 1)
+    assert plan_rest(AREA, LOAD, FOUR, Limits(16 * GIB, 0), reading) == begun
+    least = replace(begun, in_flight=1).peak_bytes
+    rest = plan_rest(AREA, LOAD, FOUR, Limits(least, 0), reading)
+    assert (rest.tile_rows, rest.tile_cols, rest.panel) == (125, 4000, 2)
+    assert rest.peak_bytes <= least
+    with pytest.raises(MemoryPlanError, match=r"give at least \d+ MiB; the unfinished run keeps"):
+        plan_rest(AREA, LOAD, FOUR, Limits(least - 1, 0), reading)
 
 
 def test_a_device_holds_what_it_computes() -> None:
@@ -160,7 +235,8 @@ def test_limits_that_nobody_set() -> None:
 def test_each_process_has_its_own_base() -> None:
     threads = plan_run(AREA, LOAD, FOUR, Limits(16 * GIB, 0), 64)
     processes = plan_run(AREA, LOAD, EngineOptions(4, threads=4), Limits(16 * GIB, 0), 64)
-    assert processes.base_bytes == 5 * threads.base_bytes
+    # The one that leads labels nothing.
+    assert 4 * threads.base_bytes < processes.base_bytes < 5 * threads.base_bytes
     with pytest.raises(MemoryPlanError, match="5 processes"):
         plan_run(AREA, LOAD, EngineOptions(4, threads=4), Limits(2 * GIB, 0), 64)
 

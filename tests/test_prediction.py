@@ -21,7 +21,14 @@ from hsiclust import labelmap, labelmodel, labels, prediction, prediction_plan
 from hsiclust.api import export, predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import HsiclustError, InputError, ModelError, OutputExistsError, UsageError
+from hsiclust.errors import (
+    HsiclustError,
+    InputError,
+    MemoryPlanError,
+    ModelError,
+    OutputExistsError,
+    UsageError,
+)
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore
 from hsiclust.modelfile import FittedModel, load_model
@@ -262,6 +269,25 @@ def test_an_interrupted_run_goes_on(
     assert output.read_bytes() == whole.read_bytes()
     assert resumed.confidence is not None
     assert resumed.confidence.read_bytes() == (tmp_path / "whole_confidence.tif").read_bytes()
+
+
+def test_a_run_that_goes_on_with_less_memory_is_planned_for_it(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    options = replace(HERE, tile=16, engine=EngineOptions(threads=2))
+    output = tmp_path / "map.tif"
+    with pytest.raises(Killed):
+        predict(str(fields[0]), model, output, options, killed_after(5))
+    plan = plan_prediction(str(fields[0]), model, output, replace(options, tile=None))
+    assert plan.run.tile_rows == plan.job.tiles.tile_rows == 16
+    assert plan.run.in_flight == 2
+    least = replace(plan.run, in_flight=1).peak_bytes
+    less = replace(options, tile=None, memory=least)
+    rest = plan_prediction(str(fields[0]), model, output, less)
+    assert rest.job.reading == plan.job.reading
+    assert (rest.job.threads, rest.run.peak_bytes) == (1, least)
+    with pytest.raises(MemoryPlanError, match="the unfinished run keeps its tiles"):
+        plan_prediction(str(fields[0]), model, output, replace(less, memory=least - 1))
 
 
 def test_a_run_killed_after_its_maps_ends_well(

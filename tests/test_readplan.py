@@ -77,6 +77,24 @@ def test_steps_end_where_blocks_do(plan: ReadPlan, block: int) -> None:
         assert stop % block == 0 or stop == bottom
 
 
+@given(plans(), st.integers(1, 30), st.integers(1, 30))
+def test_what_is_read_is_what_the_steps_read(plan: ReadPlan, block: int, width: int) -> None:
+    steps = [plan.step(number) for number in range(plan.count)]
+    assert plan.pixels_read() == sum(step.pixels for step in steps)
+    assert plan.largest == (max(s.rows for s in steps), max(s.cols for s in steps))
+    tiles = plan.tiles
+    whole = ReadPlan.of(tiles, plan.panel, block)
+    rows, cols = tiles.scene.rows, tiles.scene.cols
+    read = 0
+    for number in range(whole.count):
+        step = whole.step(number)
+        low, left = step.row // block * block, step.col // width * width
+        stop = min(-(-step.row_stop // block) * block, rows)
+        right = min(-(-step.col_stop // width) * width, cols)
+        read += (stop - low) * (right - left)
+    assert whole.pixels_read((block, width)) == read
+
+
 def test_lines_need_one_new_step_a_strip() -> None:
     scene = Window(0, 0, 1000, 300)
     plan = ReadPlan.of(TileGrid(scene, scene, 100, 300, 7), 1, 1)
