@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from hsiclust.errors import InputError
-from hsiclust.rawcube import INTERLEAVES, RawCube
+from hsiclust.rawcube import INTERLEAVES, Interleave, RawCube
 
 # ENVI "data type" numbers; 6 and 9 are complex and mean nothing to a spectral method.
 _DATA_TYPES = {
@@ -26,6 +27,8 @@ _DATA_TYPES = {
     14: "i8",
     15: "u8",
 }
+# What GDAL takes of an entry that is to be an integer: others write "512.0", or a note behind it.
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 _GZIP_SIZE = 4  # bytes at the end of a gzip file that say how many are compressed in it
 _PART_BYTES = 2**20
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
@@ -40,22 +43,25 @@ def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) 
         shape: `(band, row, col)` as GDAL understood the header.
 
     Raises:
-        InputError: The file, or what is compressed in it, is shorter than its header says.
+        InputError: The file, or what is compressed in it, is shorter than its header says; or the
+            header does not tell where its pixels lie.
     """
-    interleave = header.get("interleave", "bsq").strip().lower()
-    data_type = _DATA_TYPES.get(_integer(header, "data_type", 0))
+    interleave = _interleave(path, header)
+    data_type = _DATA_TYPES.get(_integer(path, header, "data_type"))
+    order = ">" if _integer(path, header, "byte_order") else "<"
+    offset = _integer(path, header, "header_offset")
+    compressed = _integer(path, header, "file_compression") != 0
     file = Path(path)
     if (
         data_type is None
-        or interleave not in INTERLEAVES
+        or interleave is None
+        or offset < 0
         or not file.is_file()
         or "major_frame_offsets" in header
     ):
         return None
-    order = ">" if _integer(header, "byte_order", 0) == 1 else "<"
-    offset = max(0, _integer(header, "header_offset", 0))
     cube = RawCube(path, *shape, order + data_type, offset, interleave)
-    if _integer(header, "file_compression", 0) != 0:
+    if compressed:
         _check_gzip(file, cube.nbytes)
         return None
     size = file.stat().st_size
@@ -116,8 +122,33 @@ def data_files_of_header(header: Path) -> list[Path]:
     return [candidate for candidate in candidates if candidate.is_file()]
 
 
-def _integer(header: Mapping[str, str], key: str, default: int) -> int:
-    try:
-        return int(header.get(key, default))
-    except ValueError:
-        return default
+def _interleave(path: str, header: Mapping[str, str]) -> Interleave | None:
+    """As GDAL takes it, by its first letters; None where the header leaves it to GDAL.
+
+    Raises:
+        InputError: It is none: GDAL would take it for BSQ.
+    """
+    entry = header.get("interleave")
+    if entry is None:
+        return None
+    for interleave in INTERLEAVES:
+        if entry.strip().lower().startswith(interleave):
+            return interleave
+    raise InputError(
+        f"{path}: its header has interleave = {entry.strip()}; bsq, bil or bip is expected"
+    )
+
+
+def _integer(path: str, header: Mapping[str, str], key: str) -> int:
+    """As GDAL takes it, by its first digits; 0 where the header does not have it.
+
+    Raises:
+        InputError: It is no number: GDAL would take it for 0.
+    """
+    entry = header.get(key, "0").strip()
+    number = _INTEGER.match(entry)
+    if number is None:
+        raise InputError(
+            f"{path}: its header has {key.replace('_', ' ')} = {entry}; a number is expected"
+        )
+    return int(number[0])

@@ -1,6 +1,7 @@
 import gzip
 import os
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +65,54 @@ def test_raw_envi_reads_what_gdal_reads(
     with open_raster(str(path)) as dataset:
         assert np.array_equal(block, dataset.read())
     assert np.array_equal(block, cube)
+
+
+@pytest.mark.parametrize(
+    ("said", "otherwise"),
+    [
+        ("header offset = 37", "header offset = 37.0"),
+        ("header offset = 37", "header offset = 37 ; bytes"),
+        ("byte order = 1", "byte order = 1.0"),
+        ("byte order = 1", "byte order = 1 ; big endian"),
+        ("interleave = bil", "interleave = BIL ; lines"),
+        ("interleave = bil", "interleave = "),
+        ("data type = 2", "data type = 2.0"),
+    ],
+)
+def test_header_entries_are_taken_as_gdal_takes_them(
+    tmp_path: Path, said: str, otherwise: str
+) -> None:
+    cube = fields_cube(13, 17, 5)[0].astype("int16")
+    path = write_envi(tmp_path / "a.img", cube, "bil", byte_order=1, offset=37)
+    header = path.with_suffix(".hdr")
+    assert said in header.read_text()
+    header.write_text(header.read_text().replace(said, otherwise))
+    with open_raster(str(path)) as dataset:
+        expected = dataset.read()
+    assert np.array_equal(Scene.open(path).read(), expected)
+    assert np.array_equal(expected, cube) or otherwise == "interleave = "
+
+
+@pytest.mark.parametrize(
+    ("said", "otherwise"),
+    [
+        ("interleave = bil", "interleave = foo"),
+        ("header offset = 37", "header offset = {37}"),
+        ("byte order = 1", "byte order = big"),
+        ("file compression = 0", "file compression = yes"),
+    ],
+)
+def test_a_header_that_does_not_tell_where_the_pixels_lie(
+    tmp_path: Path, said: str, otherwise: str
+) -> None:
+    """GDAL would read something else, and say nothing."""
+    cube = fields_cube(13, 17, 5)[0].astype("int16")
+    path = write_envi(tmp_path / "a.img", cube, "bil", byte_order=1, offset=37)
+    header = path.with_suffix(".hdr")
+    assert said in header.read_text()
+    header.write_text(header.read_text().replace(said, otherwise))
+    with pytest.raises(InputError, match=re.escape(f"a.img: its header has {otherwise}; ")):
+        Scene.open(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
