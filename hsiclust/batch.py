@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hsiclust.datafile import data_file, files_of
 from hsiclust.devices import resolve_device
 from hsiclust.engine import Engine, opened
 from hsiclust.errors import (
     ClusterError,
     HsiclustError,
+    InputError,
     OutputBusyError,
     OutputExistsError,
     StoppedError,
+    UsageError,
 )
 from hsiclust.labelmodel import open_model
 from hsiclust.legend import describe_map, is_map_of
 from hsiclust.modelfile import file_digest
 from hsiclust.prediction import Prediction, Progress, predict
-from hsiclust.prediction_plan import PredictPlan, confidence_path, plan_prediction
+from hsiclust.prediction_plan import PredictPlan, map_paths, plan_prediction
 from hsiclust.predictoptions import PredictOptions, placed
+from hsiclust.remote import is_remote, spelled
 from hsiclust.shards import LabelledShard, Shard, label_shard, merge
 from hsiclust.sources import open_source
 
@@ -81,10 +85,11 @@ def predict_scenes(
     Raises:
         ModelError: The model cannot be used.
         DeviceError: The device is not there.
-        UsageError: The standing scheduler does not answer.
+        UsageError: The standing scheduler does not answer, or a map would replace a scene.
         ClusterError: The scheduler or all workers went away.
         StoppedError: The run was asked to stop.
     """
+    refuse_scenes(scenes, options)
     open_model(model)  # what would fail for each fails once, before the work
     options = placed(options)
     with ExitStack() as stack:
@@ -111,6 +116,46 @@ def predict_scenes(
                 yield Outcome(scene, output, error=error)
 
 
+def refuse_scenes(scenes: Sequence[tuple[str, Path]], options: PredictOptions) -> None:
+    """Check that no map would replace a scene of the same run.
+
+    Args:
+        scenes: Each scene with its map.
+        options: How they are labelled; what is there is replaced with `overwrite` alone.
+
+    Raises:
+        UsageError: One would.
+    """
+    if not options.overwrite:
+        return
+    owners = {_file(name): scene for scene, _ in scenes for name in _files_of(scene)}
+    for scene, output in scenes:
+        for path in map_paths(output, options.confidence):
+            if (found := _file(path)) is not None and found in owners:
+                raise UsageError(
+                    f"{path}: is what the work starts from: the map of {scene} would replace "
+                    f"{owners[found]}; name another output"
+                )
+
+
+def _files_of(scene: str) -> list[str | Path]:
+    """The files on this machine that a scene is read from."""
+    if is_remote(spelled(scene)):
+        return []
+    with suppress(InputError):  # said when its turn comes
+        return files_of(data_file(scene))
+    return []
+
+
+def _file(path: str | Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its name; None where it is not there."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def predict_scene(
     plan: PredictPlan,
     options: PredictOptions,
@@ -128,7 +173,7 @@ def predict_scene(
 
 def _is_finished(scene: str, output: Path, model: Path, options: PredictOptions) -> bool:
     """Whether a map is what this run would make, as far as it says itself."""
-    if options.confidence and not confidence_path(output).exists():
+    if not all(path.exists() for path in map_paths(output, options.confidence)):
         return False
     if not is_map_of(output, scene, file_digest(model)):
         return False

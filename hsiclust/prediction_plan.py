@@ -75,7 +75,7 @@ class PredictPlan:
     @property
     def maps(self) -> list[Path]:
         """The files that are to be written."""
-        return _maps(self.output, self.job.confidence)
+        return map_paths(self.output, self.job.confidence)
 
     @property
     def written(self) -> list[Path]:
@@ -163,7 +163,7 @@ def plan_prediction(
     model = open_model(model_path)
     precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
-    outputs = _maps(output, options.confidence)
+    outputs = map_paths(output, options.confidence)
     _refuse_inputs(outputs, options.store, source, scene, model_path)
     if isinstance(source, SceneComponents):
         _warn_of_place(source.scene)
@@ -284,7 +284,8 @@ def _hidden_labels(output: Path) -> Path:
     return output.with_name(f".{output.name}.labels.zarr")
 
 
-def _maps(output: Path, confidence: bool) -> list[Path]:
+def map_paths(output: Path, confidence: bool) -> list[Path]:
+    """Where the maps of a scene go."""
     return [output, confidence_path(output)] if confidence else [output]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from conftest import fields_cube, write_raster
 from forked import run_forked
 
@@ -407,6 +408,37 @@ def test_many_scenes_one_of_which_fails(run: Run, trained: Path, tmp_path: Path)
     assert "--overwrite" in results[2]["error"]
     assert (tmp_path / "maps" / "a_labels.tif").read_bytes() == first
     assert run("predict", "@list.txt", "b.tif", *common, "--overwrite", "-q").stderr == ""
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"], ["--confidence"]])
+@pytest.mark.parametrize("vrt", [False, True])
+def test_the_map_of_one_scene_does_not_replace_another(
+    run: Run, trained: Path, tmp_path: Path, words: list[str], vrt: bool
+) -> None:
+    confidence = "--confidence" in words
+    victim = tmp_path / ("a_labels_confidence.tif" if confidence else "a_labels.tif")
+    write_raster(tmp_path / "a.tif", fields_cube(30, 30, seed=1)[0])
+    write_raster(victim, fields_cube(30, 30, seed=2)[0])
+    rasterio.shutil.copy(victim, tmp_path / "v.vrt", driver="VRT")
+    named = "v.vrt" if vrt else victim.name
+    before = victim.read_bytes()
+    common = ["a.tif", named, "-m", trained / "model.safetensors", "-q", *words]
+    message = one_line(run("predict", *common, "--overwrite", code=2))
+    assert message.startswith(f"hsiclust: {victim.name}: is what the work starts from")
+    assert message.endswith(f"{named}; name another output")
+    assert victim.read_bytes() == before
+    assert not (tmp_path / "v_labels.tif").exists()
+
+
+def test_maps_of_earlier_runs_among_the_scenes_fail_alone(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    write_raster(tmp_path / "a.tif", fields_cube(30, 30, seed=1)[0])
+    common = ["-m", trained / "model.safetensors", "-q"]
+    run("predict", "a.tif", *common)
+    done = run("predict", "a.tif", "a_labels.tif", *common, code=1)
+    assert "1 of 2 scenes failed" in done.stderr
+    assert not (tmp_path / "a_labels_labels.tif").exists()
 
 
 def test_a_list_that_names_one_scene_keeps_no_code_of_its_own(run: Run, trained: Path) -> None:

@@ -105,7 +105,9 @@ def _show_plans(
 ) -> None:
     """Show what would be done, and do nothing."""
     from hsiclust.api import plan_prediction
+    from hsiclust.batch import refuse_scenes
 
+    refuse_scenes(found.pairs, options)
     with found.folder_meanwhile():
         for scene, path in found.pairs:
             facts = plan_prediction(scene, model, path, options).facts()
