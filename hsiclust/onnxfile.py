@@ -2,7 +2,9 @@
 
 The graph comes from strangers as well. Before ONNX Runtime sees a byte of it, the file is bounded,
 its metadata is checked against a schema, and whatever could reach outside the file or outside the
-standard operators is refused: external data, other operator domains, functions, control flow.
+operators that an export writes is refused: external data, functions, control flow, what makes much
+of nothing. It is given what was checked, not the file: one may be ONNX to one parser and something
+else to another.
 
 Input `bands`, float32 `(band, row, col)`: the model's own bands in their order, any height and
 width, halo included; a pixel with a band that is not finite or equals nodata is invalid. Outputs
@@ -41,6 +43,16 @@ OUTPUTS = ("classes", "confidence")
 LARGEST_FILE = 2**31 - 1
 """Bytes; a protobuf message cannot be longer."""
 _STANDARD_DOMAINS = ("", "ai.onnx")
+# What torch writes for all methods; none but Conv, Gemm, MatMul and Concat gives more values than
+# it takes, except by broadcasting. The last two are left over by other versions of its exporter.
+_OPERATORS = frozenset(
+    """
+    Abs Add And ArgMax Cast Clip Concat Conv Div Equal Exp Gather Gemm IsInf IsNaN LogSoftmax MatMul
+    Max Min Mul Neg Not Pow ReduceMax ReduceMean ReduceSum Relu Reshape Round ScatterElements Shape
+    Sign Slice Softmax Split Sqrt Squeeze Sub TopK Transpose Unsqueeze Where
+    Constant Identity
+    """.split()
+)
 
 
 class _Metadata(Strict):
@@ -72,7 +84,7 @@ class OnnxModel:
         nodata: Nodata value of that scene.
         classes: Names and colours.
         provenance: Of the model; for people.
-        graph: The file's bytes.
+        graph: The message that was checked, as bytes.
     """
 
     path: Path
@@ -122,16 +134,14 @@ def onnx_libraries() -> Iterator[None]:
 def onnx_metadata(model: FittedModel) -> str:
     """What an ONNX file says of its model, as JSON."""
     bands = len(model.transform.bands)
-    # The bands without their mean, and as ONNX Runtime lays them out for itself; to find nodata it
-    # takes another copy and a byte a band. All are gone when the network is at its most.
-    copies = 2 * bands + (0 if model.nodata is None else bands + -(-bands // 4))
-    floats = bands + max(copies, model.method.graph_floats_per_pixel) + model.method.seen
+    # The copies are gone when the network is at its most.
+    network = max(_copies(bands, model.nodata), model.method.graph_floats_per_pixel)
     facts = _Metadata(
         schema_version=1,
         method=model.method.name,
         components=model.method.seen,
         receptive_field=model.method.receptive_field,
-        floats_per_pixel=floats,
+        floats_per_pixel=bands + network + model.method.seen,
         sensor=SensorFacts.of(model.sensor),
         bands=list(model.transform.bands),
         nodata=model.nodata,
@@ -141,6 +151,15 @@ def onnx_metadata(model: FittedModel) -> str:
     return json.dumps(facts.model_dump())
 
 
+def _copies(bands: int, nodata: float | None) -> int:
+    """Values of a pixel that are there beside its bands before the network is.
+
+    The bands without their mean, and as ONNX Runtime lays them out for itself; to find nodata it
+    takes another copy and a byte a band.
+    """
+    return 2 * bands + (0 if nodata is None else bands + -(-bands // 4))
+
+
 def load_onnx(path: Path) -> OnnxModel:
     """Read and check an ONNX file that `hsiclust export` wrote.
 
@@ -148,15 +167,22 @@ def load_onnx(path: Path) -> OnnxModel:
         ModelError: It is not there, is something else, is damaged, or holds what is refused; or
             the libraries for it are not installed.
     """
-    proto, graph = _parsed(path)
+    proto = _parsed(path)
     text = next((entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY), None)
     facts = checked_metadata(path, text, _Metadata, SCHEMA)
     if len(set(facts.bands)) != len(facts.bands):
         raise ModelError(f"{path}: damaged: it uses a band twice")
     if outside := [band for band in facts.bands if not 0 <= band < facts.sensor.count]:
         raise ModelError(f"{path}: damaged: band {outside[0]} of {facts.sensor.count}")
+    used = len(facts.bands)
+    least = used + _copies(used, facts.nodata) + facts.components
+    if facts.floats_per_pixel < least:
+        raise ModelError(
+            f"{path}: damaged: {facts.floats_per_pixel} values a pixel, where its {used} bands and "
+            f"{facts.components} components take {least}"
+        )
     _check_safe(path, proto)
-    _check_interface(path, proto, len(facts.bands))
+    _check_interface(path, proto, used)
     return OnnxModel(
         path,
         facts.method,
@@ -168,12 +194,12 @@ def load_onnx(path: Path) -> OnnxModel:
         facts.nodata,
         facts.classes.classes(path),
         facts.provenance,
-        graph,
+        proto.SerializeToString(),
     )
 
 
-def _parsed(path: Path) -> tuple[onnx.ModelProto, bytes]:
-    """The file as a message and as bytes."""
+def _parsed(path: Path) -> onnx.ModelProto:
+    """The file as a message."""
     with onnx_libraries():
         import onnx
         from google.protobuf.message import DecodeError
@@ -182,9 +208,8 @@ def _parsed(path: Path) -> tuple[onnx.ModelProto, bytes]:
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise ModelError(f"{path}: {size} bytes; an ONNX file holds {LARGEST_FILE} at most")
-    graph = path.read_bytes()
     try:
-        return onnx.ModelProto.FromString(graph), graph
+        return onnx.ModelProto.FromString(path.read_bytes())
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX file, or cut short") from error
 
@@ -209,6 +234,10 @@ def _check_safe(path: Path, proto: onnx.ModelProto) -> None:
         # The path of external data comes from the file: it could name any file of this machine.
         if tensor.external_data or tensor.data_location == tensor.EXTERNAL:
             raise ModelError(f"{path}: keeps {tensor.name!r} in another file, which is refused")
+    if others := sorted({node.op_type for node in nodes}.difference(_OPERATORS)):
+        raise ModelError(
+            f"{path}: uses the operator {others[0]!r}, which no export writes: refused"
+        )
 
 
 def _check_interface(path: Path, proto: onnx.ModelProto, bands: int) -> None:

@@ -133,6 +133,8 @@ def _open_session(model: OnnxModel, name: str) -> onnxruntime.InferenceSession:
     onnxruntime.set_default_logger_severity(_FATAL)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
+    # Left to guess, it would take a message with the mark of its own format for a graph of that.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # The tiles are the parallelism: each run stays in the thread that calls it.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     providers = _providers(device)

@@ -20,7 +20,11 @@ from hsiclust.errors import DeviceError, ModelError, OutputExistsError, UsageErr
 from hsiclust.facts import info
 from hsiclust.labeller import Labels, TorchLabeller
 from hsiclust.modelfile import METHODS, FittedModel, load_model, save_model
+from hsiclust.models.base import Method
+from hsiclust.models.contrastdm import ContrastDm
+from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.sscc import Sscc, SsccConfig
+from hsiclust.models.svm import Svm
 from hsiclust.onnxexport import export
 from hsiclust.onnxfile import load_onnx
 from hsiclust.onnxlabeller import OnnxLabeller, RawBands
@@ -312,6 +316,15 @@ def _sparse(proto: onnx.ModelProto) -> None:
     proto.graph.node[0].attribute.add(name="sparse_value").sparse_tensor.dims.append(2**40)
 
 
+def _unknown_operator(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].op_type = "Nothing"
+
+
+def _much_of_nothing(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.append(helper.make_tensor("size", TensorProto.INT64, [1], [10**9]))
+    proto.graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["much"]))
+
+
 def _fixed_height(proto: onnx.ModelProto) -> None:
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 99
 
@@ -343,6 +356,12 @@ def _float_classes(proto: onnx.ModelProto) -> None:
         (_external_constant, "'aside' in another file"),
         (_loop, "control flow"),
         (_sparse, "sparse"),
+        (_unknown_operator, "the operator 'Nothing'"),
+        (_much_of_nothing, "the operator 'ConstantOfShape'"),
+        (
+            _set(floats_per_pixel=28),
+            "28 values a pixel, where its 6 bands and 3 components take 29",
+        ),
         (_fixed_height, "any height and width"),
         (_second_input, "input"),
         (_float_classes, "outputs"),
@@ -356,6 +375,47 @@ def test_files_of_strangers_are_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        Sscc(3, _CLASSES, SsccConfig(hidden=8, seen=2)),
+        ContrastDm(3, _CLASSES, ContrastDmConfig(widths=(8, 8, 4), nets=2)),
+    ],
+    ids=["sscc", "contrastdm"],
+)
+def test_what_an_export_writes_may_be_loaded(path: Path, method: Method) -> None:
+    model = replace(fitted("kmeans"), method=method.eval(), nodata=None)
+    path = path.with_name("other.onnx")
+    path.write_bytes(onnxexport._content(model, path))
+    assert load_onnx(path).method == method.name
+
+
+def test_a_file_of_another_format_to_another_parser(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark of ONNX Runtime's own format stands where it looks for it, in a file that is ONNX."""
+    import onnxruntime
+
+    def mark(proto: onnx.ModelProto) -> None:
+        proto.producer_name = "ORTM"
+
+    model = load_onnx(_edited(path, tmp_path, mark))
+    assert model.graph[4:8] == b"ORTM"
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail):
+        onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
+    labeller = OnnxLabeller(model, "cpu")
+    block, valid = scene(labeller.halo, 9, 9)
+    bands = RawBands.of(model).apply(block, valid)
+    assert labeller(Components(bands, valid)).classes.max() > 0
+
+
+def test_onnx_runtime_sees_what_was_checked_alone(path: Path, tmp_path: Path) -> None:
+    twice = tmp_path / "twice.onnx"
+    content = path.read_bytes()
+    twice.write_bytes(b"\x28\x00\x12\x04ORTM" + content)  # its version and producer, said before
+    assert b"ORTM" not in load_onnx(twice).graph
+
+
 def _edited(path: Path, folder: Path, edit: Edit) -> Path:
     proto = onnx.ModelProto.FromString(path.read_bytes())
     edit(proto)
@@ -363,12 +423,12 @@ def _edited(path: Path, folder: Path, edit: Edit) -> Path:
     return folder / "edited.onnx"
 
 
-def _unknown_operator(proto: onnx.ModelProto) -> None:
-    proto.graph.node[0].op_type = "Nothing"
+def _unknown_input(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].input[0] = "nothing"
 
 
 def test_a_graph_that_onnx_runtime_refuses(path: Path, tmp_path: Path) -> None:
-    model = load_onnx(_edited(path, tmp_path, _unknown_operator))
+    model = load_onnx(_edited(path, tmp_path, _unknown_input))
     with pytest.raises(ModelError, match=r"edited\.onnx: ONNX Runtime refuses it"):
         OnnxLabeller(model, "cpu")
 
