@@ -207,10 +207,12 @@ def _numbers(text: str | None, count: int) -> list[float] | None:
 
 
 def _column(tags: Tags, key: str, factor: float) -> tuple[float, ...] | None:
+    """A tag of every band, if all are finite numbers."""
     try:
-        return tuple(round(float(tag[key]) * factor, 6) for tag in tags)
+        numbers = tuple(round(float(tag[key]) * factor, 6) for tag in tags)
     except (KeyError, ValueError):
         return None
+    return numbers if bool(np.isfinite(numbers).all()) else None
 
 
 def parse_bands(text: str, count: int) -> tuple[int, ...]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -37,8 +38,10 @@ METHODS: Mapping[str, type[Method]] = {
     method.name: method for method in (KMeans, Sscc, ContrastDm, Svm, Forest)
 }
 _TRANSFORM_TENSORS = ("mean", "scale", "matrix", "eigenvalues", "weights")
+_TRANSFORM_TYPE = "F64"
 METADATA_KEY = "hsiclust"
 _LARGEST_METADATA = 4 * 2**20
+_DEEPEST_METADATA = 64  # lists and objects within each other
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,18 @@ class SensorFacts(Strict):
         wavelengths = None if sensor.wavelengths is None else list(sensor.wavelengths)
         return cls(count=sensor.count, wavelengths=wavelengths, units=sensor.units)
 
-    def bands(self) -> Bands:
-        """As the rest of the package knows it."""
-        wavelengths = None if self.wavelengths is None else tuple(self.wavelengths)
-        return Bands(self.count, wavelengths=wavelengths, units=self.units)
+    def bands(self, path: Path) -> Bands:
+        """As the rest of the package knows it.
+
+        Raises:
+            ModelError: Not every band has a wavelength.
+        """
+        if self.wavelengths is None:
+            return Bands(self.count, units=self.units)
+        found = sum(map(math.isfinite, self.wavelengths))
+        if not found == len(self.wavelengths) == self.count:
+            raise ModelError(f"{path}: damaged: {found} wavelengths of {self.count} bands")
+        return Bands(self.count, wavelengths=tuple(self.wavelengths), units=self.units)
 
 
 class _Transform(Strict):
@@ -184,7 +195,7 @@ def load_model(path: Path) -> FittedModel:
     return FittedModel(
         method,
         transform,
-        metadata.sensor.bands(),
+        metadata.sensor.bands(path),
         metadata.nodata,
         metadata.classes.classes(path),
         metadata.provenance,
@@ -223,6 +234,8 @@ def checked_metadata(path: Path, text: str | None, kind: type[Facts], schema: in
         raise ModelError(f"{path}: can be read, but is not a model of hsiclust")
     try:
         value = json.loads(text)
+        if _is_deeper(value, _DEEPEST_METADATA):
+            raise ModelError(f"{path}: damaged metadata: deeper than {_DEEPEST_METADATA} levels")
         version = value.get("schema_version") if isinstance(value, dict) else None
         if isinstance(version, int) and version > schema:
             raise ModelError(
@@ -230,9 +243,24 @@ def checked_metadata(path: Path, text: str | None, kind: type[Facts], schema: in
                 "install a newer hsiclust"
             )
         return kind.model_validate(value)
-    except (json.JSONDecodeError, ValidationError, RecursionError) as error:
+    except ModelError:
+        raise
+    except (ValueError, RecursionError) as error:  # numbers of too many digits among them
         first = str(error).splitlines()[:3]
         raise ModelError(f"{path}: damaged metadata: {' '.join(first)}") from error
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects lie within each other more often: what shows them would fail."""
+    inner = [value]
+    for _ in range(levels):
+        within = [part.values() if isinstance(part, dict) else part for part in _nests(inner)]
+        inner = [item for part in within for item in part]
+    return bool(_nests(inner))
+
+
+def _nests(values: Iterable[object]) -> list[dict[str, object] | list[object]]:
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _empty_method(path: Path, metadata: _Metadata, shapes: Mapping[str, tuple[int, ...]]) -> Method:
@@ -296,8 +324,11 @@ def _transform(
     for name, shape in wanted.items():
         if shapes.get(f"transform.{name}") != shape:
             raise ModelError(f"{path}: damaged: transform {name} is not of shape {shape}")
+        kind = file.get_slice(f"transform.{name}").get_dtype()
+        if kind != _TRANSFORM_TYPE:
+            raise ModelError(f"{path}: damaged: transform {name} holds {kind}")
     outside = [band for band in metadata.transform.bands if not 0 <= band < metadata.sensor.count]
     if outside or not bands:
         raise ModelError(f"{path}: damaged: bands {outside} of {metadata.sensor.count}")
-    arrays = {name: file.get_tensor(f"transform.{name}").double().numpy() for name in wanted}
+    arrays = {name: file.get_tensor(f"transform.{name}").numpy() for name in wanted}
     return SpectralTransform(metadata.transform.kind, tuple(metadata.transform.bands), **arrays)

@@ -189,7 +189,7 @@ def load_onnx(path: Path) -> OnnxModel:
         facts.components,
         facts.receptive_field,
         facts.floats_per_pixel,
-        facts.sensor.bands(),
+        facts.sensor.bands(path),
         tuple(facts.bands),
         facts.nodata,
         facts.classes.classes(path),

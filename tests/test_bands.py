@@ -44,6 +44,11 @@ def test_imagery_and_plain_tags() -> None:
     assert describe_bands(["a", "b", "c"], {}, NONE, plain).wavelengths == (400.0, 500.0, 600.0)
 
 
+def test_tags_that_are_no_wavelengths() -> None:
+    tags = [{"wavelength": "400"}, {"wavelength": "nan"}]
+    assert describe_bands(["", ""], {}, [{}, {}], tags).wavelengths is None
+
+
 def test_plain_tags_have_more_digits_than_imagery_tags() -> None:
     """As GDAL writes an ENVI cube to GeoTIFF."""
     imagery = [{"CENTRAL_WAVELENGTH_UM": f"0.{nm}", "FWHM_UM": "0.010"} for nm in (697, 687, 697)]

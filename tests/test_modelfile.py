@@ -213,9 +213,38 @@ def _two_line_name(tensors: dict[str, torch.Tensor], metadata: dict[str, object]
     metadata["classes"] = {"names": ["a\nb", "c", "d", "e"], "colours": [[0, 0, 0]] * 4}
 
 
+def _single_transform(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["transform.mean"] = tensors["transform.mean"].float()
+
+
+def _complex_transform(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    tensors["transform.mean"] = tensors["transform.mean"].to(torch.complex64)
+
+
+def _wavelengths(values: list[float]) -> Edit:
+    def edit(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+        metadata["sensor"] = {"count": 8, "wavelengths": values, "units": "Nanometers"}
+
+    return edit
+
+
+def _deep(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:
+    value: list[object] = []
+    for _ in range(64):
+        value = [value]
+    metadata["provenance"] = {"a": value}
+
+
 @pytest.mark.parametrize(
     "edit",
     [
+        _single_transform,
+        _complex_transform,
+        _wavelengths([]),
+        _wavelengths([400.0, 410.0]),
+        _wavelengths([float("nan")] * 8),
+        _wavelengths([400.0] * 7 + [float("inf")]),
+        _deep,
         _not_finite,
         _no_scale,
         _double_weights,
@@ -241,6 +270,15 @@ def test_damaged_models_are_refused_by_name(path: Path, edit: Edit) -> None:
     with pytest.raises(ModelError, match=r"model\.safetensors: ") as caught:
         load_model(edited(path, edit))
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_of_too_many_digits(path: Path) -> None:
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(b'\\"seed\\": 3', b'\\"seed\\": ' + b"9" * 5000)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    with pytest.raises(ModelError, match=r"model\.safetensors: damaged metadata: .*5000 digits"):
+        load_model(path)
 
 
 def test_a_later_schema_asks_for_a_newer_version(path: Path) -> None:
