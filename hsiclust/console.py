@@ -28,16 +28,40 @@ def log_to_stderr(quiet: bool, verbose: bool) -> None:
     """Show what the library logs: warnings, its own notices, or everything."""
     logger = logging.getLogger("hsiclust")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable())
+    logger.handlers = [handler]
     # The libraries below speak up only when asked: what matters of theirs becomes an error here.
     for library in ("distributed", "distributed.client", "rasterio", "pyogrio"):
         logging.getLogger(library).setLevel(logging.WARNING if verbose else logging.CRITICAL)
 
 
+class _Printable(logging.Formatter):
+    """What the library logs, in lines of `printable` text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _printable_lines(super().format(record))
+
+
+def printable(text: str) -> str:
+    """A text as a line for people: what a terminal would obey, or cannot show, is escaped.
+
+    Names and notes come from strangers' files.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def say(text: str) -> None:
-    """A line for people."""
+    """A line for people, or some."""
     with suppress(OSError):  # a log that is full must not stop the work
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(_printable_lines(text) + "\n")
         sys.stderr.flush()
 
 
@@ -67,7 +91,7 @@ def _bar(title: str) -> Iterator[Show]:
         TextColumn("{task.fields[text]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, text="")
+        task = bar.add_task(printable(title), total=None, text="")
 
         def show(done: int, total: int, text: str) -> None:
             bar.update(task, completed=done, total=total, text=text)
@@ -176,7 +200,8 @@ def jsonable(value: Any) -> Any:
 def table(facts: Mapping[str, Any]) -> str:
     """Names and values in two columns."""
     width = max(len(key) for key in facts)
-    return "\n".join(f"{key:<{width}}  {_short(value)}" for key, value in facts.items())
+    lines = (f"{key:<{width}}  {_short(value)}" for key, value in facts.items())
+    return "\n".join(map(printable, lines))
 
 
 def _short(value: Any) -> str:

@@ -16,6 +16,8 @@ import rasterio
 import rasterio.shutil
 from conftest import fields_cube, write_raster
 from forked import run_forked
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-m", "hsiclust"]
@@ -195,6 +197,24 @@ def test_info_of_everything(run: Run, trained: Path, tmp_path: Path) -> None:
         assert facts["kind"] == kind
         assert kind in run("info", path).stdout
     assert json.loads(run("info", trained / "scene.tif", "--json").stdout)["nodata"] == -9999
+
+
+def test_no_file_has_a_say_in_what_the_terminal_does(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    odd = "\x1b]0;a\x07\x1b[2J\nsecond \u202e \ud800 \u00e9"
+    with safe_open(trained / "model.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(file.metadata()["hsiclust"])
+    facts["provenance"] = {odd: [odd]}
+    save_file(tensors, tmp_path / "odd.safetensors", {"hsiclust": json.dumps(facts)})
+    shown = run("info", "odd.safetensors").stdout
+    escaped = r"\x1b]0;a\x07\x1b[2J\nsecond \u202e \ud800 " + "\u00e9"
+    assert f"{escaped} [{escaped}]" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert json.loads(run("info", "odd.safetensors", "--json").stdout)["provenance"] == {odd: [odd]}
+    said = run("predict", "\x1b[31mnone.tif", "-m", "odd.safetensors", code=3).stderr
+    assert said.startswith(r"hsiclust: \x1b[31mnone.tif: ")
 
 
 def test_a_header_stands_for_its_scene_in_info(run: Run, trained: Path, tmp_path: Path) -> None:
