@@ -88,6 +88,15 @@ def test_what_the_user_has_set_stays() -> None:
     assert "GDAL_HTTP_MAX_RETRY" not in gdal_settings("s3://b/a.tif", {"GDAL_HTTP_MAX_RETRY": "9"})
 
 
+def test_raw_files_are_asked_for_in_large_pieces() -> None:
+    size, room = "CPL_VSIL_CURL_CHUNK_SIZE", "CPL_VSIL_CURL_CACHE_SIZE"
+    found = gdal_settings("s3://b/a.bil", {})
+    assert 2**20 >= int(found[size]) >= 2**18
+    assert int(found[room]) >= 200 * int(found[size])  # of each band one, where bands lie apart
+    assert size not in gdal_settings("s3://b/a.bil", {size: "16384"})
+    assert size not in gdal_settings("s3://b/a.tif", {})  # small tiles, far from each other
+
+
 def test_a_tiff_on_s3(s3: str, tmp_path: Path) -> None:
     here = write_raster(tmp_path / "a.tif", CUBE, tiled=True, blockxsize=32, blockysize=32)
     url = s3server.put("deep/a.tif", here)
