@@ -209,9 +209,10 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if size > LARGEST_FILE:
         raise ModelError(f"{path}: {size} bytes; an ONNX file holds {LARGEST_FILE} at most")
     try:
-        return onnx.ModelProto.FromString(path.read_bytes())
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX file, or cut short") from error
+    return proto
 
 
 def _check_safe(path: Path, proto: onnx.ModelProto) -> None:
