@@ -2,8 +2,8 @@
 
 Training reads its crops from here for many epochs; `predict` can label from here. A chunk holds
 one whole tile with its halo, so that two writers never share a chunk, and a flag of its own says
-that the tile was written: Zarr does not store a chunk that holds nothing but the fill value, so a
-chunk's absence proves nothing.
+that the tile was written. Every chunk of it is written then, also one that holds nothing but the
+fill value, which Zarr gives for a chunk that is gone as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from hsiclust.grid import PixelGrid, Window
 from hsiclust.location import (
     Location,
     S3Url,
+    is_there,
     location,
     may_be_store,
     open_array,
@@ -42,8 +43,11 @@ from hsiclust.records import bands_from_json, grid_from_json, grid_to_json
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tilegrid import Tile, TileGrid
 
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArrayConfigLike
+
 _FORMAT = "hsiclust-tiles"
-_VERSION = 1
+_VERSION = 2
 _LARGEST_HALF = 65504.0  # float16
 _LARGEST_TRANSFORM = 2**24
 _TRANSFORM_ARRAYS = ("mean", "scale", "matrix", "eigenvalues", "weights")
@@ -155,8 +159,13 @@ class TileStore:
     def _opened(cls, path: Location) -> TileStore:
         group = open_group(path, "r")
         attributes = dict(group.attrs)
-        if attributes.get("format") != _FORMAT or attributes.get("version") != _VERSION:
-            raise InputError(f"{path}: not a tile store of version {_VERSION}")
+        if attributes.get("format") != _FORMAT:
+            raise InputError(f"{path}: is no tile store")
+        if attributes.get("version") != _VERSION:
+            raise InputError(
+                f"{path}: a tile store of another version than {_VERSION}, which this hsiclust "
+                "reads; make it again with `tile --overwrite`"
+            )
         store = cls._from_attributes(path, group, attributes)
         store._check_arrays(group)
         return store
@@ -221,12 +230,15 @@ class TileStore:
         """A whole chunk: components `(C, rows, cols)`, and valid pixels `(rows, cols)`.
 
         Raises:
-            InputError: The tile was never written.
+            InputError: The tile was never written, or is damaged.
         """
         try:
             with storage_errors(self.path):
                 written = bool(self._array("done")[index])
                 values, valid = (self._array(name)[index] for name in ("components", "valid"))
+                if written:
+                    self._check_there("components", index, values)
+                    self._check_there("valid", index, valid)
         except (RuntimeError, ValueError) as error:  # what Zarr's codecs raise
             raise InputError(
                 f"{self.path}: tile {index} is damaged ({error}); make the store again"
@@ -235,9 +247,22 @@ class TileStore:
             raise InputError(f"{self.path}: tile {index} was never written; run `tile` again")
         return values, valid
 
+    def _check_there(self, name: str, index: int, values: NDArray[Any]) -> None:
+        """Check that a tile's chunk was read: for one that is gone Zarr gives its fill.
+
+        Raises:
+            ValueError: It is gone.
+        """
+        if values.view(f"u{values.itemsize}").any():  # as integers: halves take 15 times as long
+            return
+        array = self._array(name)
+        place = (index, *(0 for _ in values.shape))
+        if not is_there(self.path / name / array.metadata.encode_chunk_key(place)):
+            raise ValueError(f"its chunk of {name} is gone")
+
     def _array(self, name: str) -> Any:
         if not self.created:
-            return open_array(self.path, name, "r+")
+            return _open_array(self.path, name)
         return _kept_array(self.path, name, self.created)
 
     def _check_arrays(self, group: zarr.Group) -> None:
@@ -316,7 +341,14 @@ def is_tile_store(path: str | Path | S3Url) -> bool:
 def _kept_array(path: Location, name: str, created: str) -> Any:
     """An array of one store, opened once a process: on S3 opening takes as long as reading."""
     del created  # of a store that took another's place the arrays are others
-    return open_array(path, name, "r+")
+    return _open_array(path, name)
+
+
+def _open_array(path: Location, name: str) -> Any:
+    """An array that writes every chunk, also one of nothing but the fill value."""
+    found = open_array(path, name, "r+")
+    config: ArrayConfigLike = {"write_empty_chunks": True}
+    return zarr.Array(zarr.AsyncArray(found.metadata, found.store_path, config))
 
 
 def _floats(array: Any) -> NDArray[np.float64]:

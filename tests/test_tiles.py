@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,38 @@ def test_a_damaged_chunk_is_named(store: TileStore) -> None:
     chunk.write_bytes(chunk.read_bytes()[:50])
     with pytest.raises(InputError, match="tile 2 is damaged"):
         store.read(store.tiles[2])
+
+
+@pytest.mark.parametrize("name", ["components", "valid"])
+def test_a_chunk_that_is_gone_is_no_tile_of_zeros(store: TileStore, name: str) -> None:
+    """Zarr gives zeros for it, and calls them components."""
+    shutil.rmtree(store.path / name / "c" / "2")
+    with pytest.raises(InputError, match=rf"tile 2 is damaged \(its chunk of {name} is gone\)"):
+        store.read(store.tiles[2])
+    with pytest.raises(InputError, match="tile 2"):
+        store.valid_pixels(store.tiles[2].core)
+    store.read(store.tiles[1])
+
+
+def test_a_tile_without_data_is_written(tmp_path: Path) -> None:
+    cube, _ = fields_cube()
+    cube[:, :40, :40] = -9999
+    scene = write_raster(tmp_path / "holes.tif", cube, nodata=-9999)
+    small = replace(OPTIONS, shape=TileShape(12, 5))
+    store = tile(str(scene), tmp_path / "store.zarr", small)
+    found = store.read(store.tiles[0])
+    assert not found.values.any()
+    assert not found.valid.any()
+
+
+def test_a_store_of_another_version_says_what_to_do(
+    fields: tuple[Path, Path], store: TileStore
+) -> None:
+    zarr.open_group(store.path, mode="r+").attrs["version"] = 1
+    with pytest.raises(InputError, match=r"store\.zarr: .* make it again with `tile --overwrite`"):
+        TileStore.open(store.path)
+    again = tile(str(fields[0]), store.path, replace(OPTIONS, overwrite=True))
+    assert again.content == store.content
 
 
 def test_one_component_is_enough(fields: tuple[Path, Path], tmp_path: Path) -> None:
