@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import math
+import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -24,6 +27,8 @@ from hsiclust.bands import Bands, bands_of_lists, is_wavelength_unit
 from hsiclust.cube import StoredArray
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
+
+log = logging.getLogger(__name__)
 
 _BAND_NAMES = frozenset(
     {
@@ -53,6 +58,8 @@ _FWHM_NAMES = frozenset({"fwhm", "full_width_half_max", "full_width_at_half_maxi
 _GOOD_NAMES = frozenset({"good_wavelengths", "good_bands", "bbl"})
 _NODATA_NAMES = ("_FillValue", "missing_value", "nodata", "Data_Ignore_Value")
 _GRID_MAPPINGS = ("spatial_ref", "crs")
+_CRS_NAMES = ("crs_wkt", "spatial_ref", "proj:code", "epsg_code")
+_CRS_CODE = re.compile(r"(?:(EPSG|ESRI|OGC|IAU_\d+):)?(\w{1,16})", re.ASCII)
 _DEGREES = frozenset({"lat", "latitude", "lon", "longitude"})
 # Coordinates in float32 jitter by this much of a step; a real swath bends by more.
 _EVEN = 1e-2
@@ -163,12 +170,21 @@ def _bands_of_attributes(cube: Variable, count: int) -> Bands:
     return bands_of_lists(count, centres, units, fwhm=lists.get("fwhm"), good=lists.get("bbl"))
 
 
-def find_grid(cube: Variable, others: Sequence[Variable], axes: tuple[int, int, int]) -> PixelGrid:
-    """Where the pixels of a cube lie; without a place where nothing tells it."""
+def find_grid(
+    name: str, cube: Variable, others: Sequence[Variable], axes: tuple[int, int, int]
+) -> PixelGrid:
+    """Where the pixels of a cube lie; without a place where nothing tells it.
+
+    Args:
+        name: The container, for warnings.
+        cube: The cube.
+        others: What lies beside it.
+        axes: Its axes of band, row and column.
+    """
     rows, cols = (cube.array.shape[axis] for axis in axes[1:])
     mapping = _grid_mapping(cube, others)
     transform = _geotransform(mapping) or _even_coordinates(cube, others, axes)
-    crs = _crs(mapping) or _crs(cube.attributes)
+    crs = known_crs(name, [*_said_of_crs(mapping), *_said_of_crs(cube.attributes)])
     if (
         crs is None
         and transform is not None
@@ -178,14 +194,12 @@ def find_grid(cube: Variable, others: Sequence[Variable], axes: tuple[int, int, 
     return PixelGrid(rows, cols, transform or Affine.identity(), crs)
 
 
-def _crs(attributes: Mapping[str, Any]) -> str | None:
+def _said_of_crs(attributes: Mapping[str, Any]) -> Iterator[Any]:
     found = attributes.get("_CRS")  # GDAL's way in Zarr
     if isinstance(found, Mapping):
-        return wkt_of(found.get("wkt"))
-    for name in ("crs_wkt", "spatial_ref", "proj:code", "epsg_code"):
-        if name in attributes and (crs := wkt_of(attributes[name])) is not None:
-            return crs
-    return None
+        yield found.get("wkt")
+        return
+    yield from (attributes.get(name) for name in _CRS_NAMES)
 
 
 def _grid_mapping(cube: Variable, others: Sequence[Variable]) -> Mapping[str, Any]:
@@ -246,14 +260,35 @@ def even_step(values: NDArray[Any]) -> tuple[float, float] | None:
     return float(numbers[0]), step
 
 
-def wkt_of(crs: Any) -> str | None:
-    """A reference system as well-known text, from a text or an EPSG number; None if unknown."""
-    text = _text(crs).strip()
-    if not text or text == "0":
-        return None
+def known_crs(name: str, said: Sequence[Any]) -> str | None:
+    """The first reference system that is understood, as well-known text; None if none is.
+
+    Args:
+        name: The file, for a warning that something was said and is not understood.
+        said: Texts or EPSG numbers.
+    """
+    texts = [text for text in (_text(each).strip() for each in said) if text not in {"", "0"}]
+    known = next((wkt for text in texts if (wkt := wkt_of(text)) is not None), None)
+    if texts and known is None:
+        log.warning(
+            "%s: its reference system is not understood, and its map will have none: %.60r",
+            name,
+            texts[0],
+        )
+    return known
+
+
+def wkt_of(crs: str | int) -> str | None:
+    """A reference system as well-known text, from such a text or a number; None if unknown.
+
+    Of others that GDAL takes some are files and URLs, which it would open.
+    """
+    text = str(crs)
+    code = _CRS_CODE.fullmatch(text)
     try:
-        found = CRS.from_epsg(int(text)) if text.isdigit() else CRS.from_user_input(text)
-    except CRSError:
+        with rasterio.Env():  # which has GDAL's own messages
+            found = CRS.from_authority(code[1] or "EPSG", code[2]) if code else CRS.from_wkt(text)
+    except (CRSError, ValueError):
         return None
     return str(found.to_wkt()) or None
 

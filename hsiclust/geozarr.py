@@ -139,7 +139,7 @@ def _facts(
     layout, blocks = _layout(cube, axes)
     return CubeFacts(
         parts=(CubePart(cube.path, axes, tuple(range(bands.count))),),
-        grid=find_grid(cube, others, axes),
+        grid=find_grid(name, cube, others, axes),
         bands=bands,
         dtype=cube.array.dtype.newbyteorder("=").name,
         nodata=find_nodata(cube.attributes),

@@ -188,7 +188,7 @@ def _facts(file: Hdf5File, cube: Variable, variables: list[Variable]) -> CubeFac
     layout, blocks = hdf5_layout(file[cube.path], axes)
     return CubeFacts(
         parts=(CubePart(cube.path, axes, tuple(range(bands.count))),),
-        grid=find_grid(cube, variables, axes),
+        grid=find_grid(file.path, cube, variables, axes),
         bands=bands,
         dtype=cube.array.dtype.newbyteorder("=").name,
         nodata=find_nodata(cube.attributes),

@@ -15,7 +15,7 @@ import numpy as np
 from affine import Affine
 
 from hsiclust.bands import Bands, bands_of_lists
-from hsiclust.conventions import wkt_of
+from hsiclust.conventions import known_crs, wkt_of
 from hsiclust.cube import CubeFacts, CubePart, check_array
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
@@ -234,9 +234,8 @@ def _small(file: Hdf5File, name: str, count: int) -> np.ndarray[Any, Any] | None
 def _neon_grid(file: Hdf5File, base: str, rows: int, cols: int) -> PixelGrid:
     """From the `map info` of an ENVI header, which NEON keeps as text."""
     parts = [part.strip() for part in _text(file, f"{base}/Map_Info").strip("{}").split(",")]
-    crs = wkt_of(_text(file, f"{base}/EPSG Code")) or wkt_of(
-        _text(file, f"{base}/Coordinate_System_String")
-    )
+    said = [_text(file, f"{base}/{name}") for name in ("EPSG Code", "Coordinate_System_String")]
+    crs = known_crs(file.path, said)
     try:
         col, row, x, y, width, height = (float(part) for part in parts[1:7])
     except ValueError:

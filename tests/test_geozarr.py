@@ -102,6 +102,36 @@ def test_degrees_need_no_grid_mapping(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("said", ["32633", "EPSG:32633", UTM])
+def test_ways_to_say_a_reference_system(tmp_path: Path, said: str) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr")
+    zarr.open_group(path, mode="r+")["spatial_ref"].attrs["crs_wkt"] = said
+    assert Scene.open(path).grid.crs == CRS.from_epsg(32633).to_wkt()
+
+
+@pytest.mark.parametrize("said", ["file", "PROJCS[", "EPSG:99999", "9" * 5000, "\u00b2"])
+def test_a_reference_system_that_is_not_understood(
+    tmp_path: Path,
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A stranger's scene names it: GDAL would open it if it is a file, or a URL."""
+    path = write_geozarr(tmp_path / "scene.zarr")
+    if said == "file":
+        file = tmp_path / "mine.prj"
+        file.write_text(UTM)
+        said = str(file)
+    zarr.open_group(path, mode="r+")["spatial_ref"].attrs["crs_wkt"] = said
+    scene = Scene.open(path)
+    assert scene.grid.crs is None
+    assert scene.grid.georeferenced  # the transform is there
+    (line,) = (each.getMessage() for each in caplog.records if each.name.startswith("hsiclust"))
+    assert line.startswith(f"{path}: its reference system is not understood")
+    assert len(line) < len(str(path)) + 150
+    assert capfd.readouterr().err == ""
+
+
 def test_uneven_coordinates_are_no_grid(tmp_path: Path) -> None:
     path = write_geozarr(tmp_path / "scene.zarr")
     group = zarr.open_group(path, mode="r+")

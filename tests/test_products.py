@@ -206,6 +206,19 @@ def test_prisma_without_a_map_grid(tmp_path: Path, caplog: pytest.LogCaptureFixt
         del file.attrs["Epsg_Code"]
     assert not Scene.open(path).grid.georeferenced
     assert "no place" in caplog.text
+    with h5py.File(path, "r+") as file:
+        file.attrs["Epsg_Code"] = -9999
+    assert not Scene.open(path).grid.georeferenced
+
+
+def test_neon_with_an_unknown_reference_system(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_neon(tmp_path / "NEON.h5", fields_cube(ROWS, COLS, BANDS)[0])
+    with h5py.File(path, "r+") as file:
+        file["SERC/Reflectance/Metadata/Coordinate_System/EPSG Code"][()] = "/etc/hosts"
+    assert Scene.open(path).grid.crs is None
+    assert "is not understood" in caplog.text
 
 
 def test_prisma_with_too_few_wavelengths(tmp_path: Path) -> None:
