@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from zarr.errors import BaseZarrError
 
 from hsiclust.bands import Bands
 from hsiclust.components import Components
-from hsiclust.errors import InputError
+from hsiclust.errors import InputError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.location import (
     Location,
@@ -48,8 +49,13 @@ if TYPE_CHECKING:
 
 _FORMAT = "hsiclust-tiles"
 _VERSION = 2
-_LARGEST_HALF = 65504.0  # float16
+_DTYPE = np.dtype(np.float16)
+_LARGEST_HALF = 65504.0
 _LARGEST_TRANSFORM = 2**24
+_LARGEST_TILE = 2**31 - 1  # bytes of its components: more are not compressed
+# Each has a flag in a file of its own; scenes have a hundredth of it.
+_MOST_TILES = 2**20
+_FLAGS_AT_ONCE = 2**14  # Zarr takes kilobytes for each
 _TRANSFORM_ARRAYS = ("mean", "scale", "matrix", "eigenvalues", "weights")
 
 
@@ -78,6 +84,21 @@ class TileStore:
     source: str = ""
     fitted: str = ""
     created: str = ""
+
+    def __post_init__(self) -> None:
+        if self.tiles.scene != self.grid.window:
+            raise UsageError(f"tiles of {self.tiles.scene} are not of its grid")
+        count = self.tiles.down * self.tiles.across
+        if count > _MOST_TILES:
+            raise UsageError(
+                f"{count} tiles of {self.tiles.tile_rows} x {self.tiles.tile_cols} "
+                f"pixels, where a store has {_MOST_TILES} at most; make larger ones"
+            )
+        size = math.prod(self._tile_shape()) * self.transform.components * _DTYPE.itemsize
+        if size > _LARGEST_TILE:
+            raise UsageError(
+                f"a tile of {size} bytes, where {_LARGEST_TILE} are the most; make smaller ones"
+            )
 
     @property
     def identity(self) -> str:
@@ -120,18 +141,12 @@ class TileStore:
 
     def _create(self) -> None:
         group = open_group(self.path, "w")
-        rows, cols = self._tile_shape()
-        count = len(self.tiles)
-        depth = self.transform.components
-        group.create_array(
-            "components",
-            shape=(count, depth, rows, cols),
-            chunks=(1, depth, rows, cols),
-            dtype="float16",
-            compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
-        )
-        group.create_array("valid", shape=(count, rows, cols), chunks=(1, rows, cols), dtype="bool")
-        group.create_array("done", shape=(count,), chunks=(1,), dtype="uint8")
+        for name, (shape, dtype) in self._arrays().items():
+            codec: BloscCodec | Literal["auto"] = "auto"
+            if name == "components":
+                codec = BloscCodec(cname="lz4", shuffle="bitshuffle")
+            chunks = (1, *shape[1:])
+            group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, compressors=codec)
         fitted = group.create_group("transform")
         for name in _TRANSFORM_ARRAYS:
             fitted.create_array(name, data=np.asarray(getattr(self.transform, name)))
@@ -179,8 +194,13 @@ class TileStore:
         return [int(index) for index in np.flatnonzero(self._flags())]
 
     def _flags(self) -> NDArray[np.uint8]:
+        found = np.empty(len(self.tiles), np.uint8)
         with storage_errors(self.path):
-            return np.asarray(self._array("done")[:])
+            array = self._array("done")
+            for start in range(0, len(found), _FLAGS_AT_ONCE):
+                part = slice(start, start + _FLAGS_AT_ONCE)
+                found[part] = array[part]
+        return found
 
     def write(self, tile: Tile, components: Components) -> None:
         """Write one tile, then its flag.
@@ -267,16 +287,23 @@ class TileStore:
 
     def _check_arrays(self, group: zarr.Group) -> None:
         """Compare the arrays on disk with what the attributes say, before one is read."""
-        count, (rows, cols) = len(self.tiles), self._tile_shape()
-        wanted = {
-            "components": (count, self.transform.components, rows, cols),
-            "valid": (count, rows, cols),
-            "done": (count,),
-        }
-        for name, shape in wanted.items():
+        for name, (shape, dtype) in self._arrays().items():
             found = group[name]
             if not isinstance(found, zarr.Array) or found.shape != shape:
                 raise InputError(f"{self.path}: damaged: array {name} is not of shape {shape}")
+            if found.dtype != dtype or found.fill_value != 0:
+                raise InputError(f"{self.path}: damaged: array {name} is not of {dtype} and zeros")
+            if found.chunks != (1, *shape[1:]) or found.shards is not None:
+                raise InputError(f"{self.path}: damaged: array {name} has not a chunk a tile")
+
+    def _arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shapes and types of the arrays; a chunk of each is that of one tile."""
+        tile, count = self._tile_shape(), len(self.tiles)
+        return {
+            "components": ((count, self.transform.components, *tile), _DTYPE),
+            "valid": ((count, *tile), np.dtype(bool)),
+            "done": ((count,), np.dtype(np.uint8)),
+        }
 
     def _tile_shape(self) -> tuple[int, int]:
         halo = 2 * self.tiles.halo

@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -222,6 +223,63 @@ def test_damaged_stores_are_refused(store: TileStore, damage: str, tmp_path: Pat
         del zarr.open_group(path, mode="r+")["transform/matrix"]
     with pytest.raises(InputError, match=path.name):
         TileStore.open(path)
+
+
+def doctored(store: TileStore, array: str, **changes: object) -> Path:
+    """A store whose metadata somebody has changed."""
+    record = store.path / array / "zarr.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **changes}))
+    return store.path
+
+
+@pytest.mark.parametrize(
+    ("array", "changes", "says"),
+    [
+        ("components", {"data_type": "float64"}, "array components is not of float16"),
+        ("components", {"fill_value": 1.0}, "array components is not of float16"),
+        ("valid", {"data_type": "uint8", "fill_value": 0}, "array valid is not of bool"),
+        ("done", {"shape": [10**9]}, "array done is not of shape"),
+        (
+            "done",
+            {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [6]}}},
+            "array done has not a chunk a tile",
+        ),
+    ],
+)
+def test_arrays_are_what_the_store_says(
+    store: TileStore, array: str, changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        TileStore.open(doctored(store, array, **changes))
+
+
+@pytest.mark.parametrize(
+    ("rows", "side", "says"),
+    [
+        (10**7, 100, r"100000000000 tiles of 100 x 100 pixels, where a store has 1048576 at most"),
+        (10**6, 10**6, r"a tile of \d+ bytes"),
+    ],
+)
+def test_sizes_that_no_store_has_are_refused(
+    store: TileStore, rows: int, side: int, says: str
+) -> None:
+    attributes = json.loads((store.path / "zarr.json").read_text())["attributes"]
+    whole = {"row": 0, "col": 0, "rows": rows, "cols": rows * 10}
+    tiles = {**attributes["tiles"], "scene": whole, "area": whole}
+    attributes["tiles"] = {**tiles, "tile_rows": side, "tile_cols": side}
+    path = doctored(store, "", attributes=attributes)
+    with pytest.raises(InputError, match="not of its grid"):
+        TileStore.open(path)
+    attributes["grid"].update(rows=rows, cols=rows * 10)
+    with pytest.raises(InputError, match=says):
+        TileStore.open(doctored(store, "", attributes=attributes))
+
+
+def test_a_store_of_too_many_tiles_is_not_planned(store: TileStore) -> None:
+    wide = replace(store.grid, cols=10**8)
+    tiles = TileGrid(wide.window, wide.window, 60, 64, 5)
+    with pytest.raises(UsageError, match="make larger ones"):
+        replace(store, grid=wide, tiles=tiles)
 
 
 def test_far_values_do_not_become_infinite(store: TileStore) -> None:
