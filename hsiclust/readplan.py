@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hsiclust.errors import UsageError
 from hsiclust.grid import Window
 from hsiclust.tilegrid import TileGrid
@@ -102,20 +105,28 @@ class ReadPlan:
 
     @property
     def largest(self) -> tuple[int, int]:
-        """Most rows and most columns of a step: the first and the last may be lower."""
-        down, across = range(min(self._steps_down, 3)), range(0, self.count, self._steps_down)
-        return max(self.step(n).rows for n in down), max(self.step(n).cols for n in across)
+        """Rows of the highest step, and columns of the widest."""
+        places = {0, min(1, self._steps_down - 1), self._steps_down - 1}  # others are as the second
+        left, right = self._sides
+        return max(self.step(place).rows for place in places), int((right - left).max())
 
     def pixels_read(self, blocks: tuple[int, int] = (1, 1)) -> int:
         """Pixels that all steps read, where blocks of so many rows and columns are read whole."""
+        high, wide = blocks
         top, bottom = self._rows
-        rows = _whole(top, bottom, blocks[0], self.tiles.scene.row_stop)
-        cols = 0
-        for first in range(0, self.tiles.across, self.panel):
-            last = min(first + self.panel, self.tiles.across) - 1
-            left, right = self.tiles[first].read.col, self.tiles[last].read.col_stop
-            cols += _whole(left, right, blocks[1], self.tiles.scene.col_stop)
-        return rows * cols
+        rows = min(-(-bottom // high) * high, self.tiles.scene.row_stop) - top // high * high
+        left, right = self._sides
+        stop = np.minimum(-(-right // wide) * wide, self.tiles.scene.col_stop)
+        return rows * int((stop - left // wide * wide).sum())
+
+    @property
+    def _sides(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first column that is read of each panel, and the one behind the last."""
+        scene, area, halo = self.tiles.scene, self.tiles.area, self.tiles.halo
+        width = self.panel * self.tiles.tile_cols
+        left = area.col + width * np.arange(self.panels)
+        right = np.minimum(left + width, area.col_stop)
+        return np.maximum(left - halo, scene.col), np.minimum(right + halo, scene.col_stop)
 
     @property
     def _rows(self) -> tuple[int, int]:
@@ -131,11 +142,6 @@ class ReadPlan:
     def _at(self, row: int) -> int:
         """Which of the steps from `first` on, or before it, holds a row."""
         return (row - self.first) // self.height
-
-
-def _whole(start: int, stop: int, block: int, end: int) -> int:
-    """Length of a stretch in whole blocks, which are cut at the scene's end."""
-    return min(-(-stop // block) * block, end) - start // block * block
 
 
 @dataclass(frozen=True)

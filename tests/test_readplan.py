@@ -68,6 +68,14 @@ def test_steps_read_each_pixel_of_a_panel_once(plan: ReadPlan) -> None:
         assert users
 
 
+def test_what_is_read_of_a_huge_scene_is_told_at_once() -> None:
+    whole = Window(0, 0, 10**9, 10**9)
+    plan = ReadPlan.of(TileGrid(whole, whole, 128, 128, 7), 1000, 1)
+    inner = -(-(10**9) // 128000) - 1  # edges between panels, read from both sides
+    assert plan.pixels_read() == 10**18 + 10**9 * 14 * inner
+    assert plan.largest == (128, 128014)
+
+
 @given(plans(), st.integers(1, 30))
 def test_steps_end_where_blocks_do(plan: ReadPlan, block: int) -> None:
     plan = ReadPlan.of(plan.tiles, plan.panel, block)
