@@ -308,7 +308,7 @@ def find_nodata(attributes: Mapping[str, Any]) -> float | None:
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         pass
     try:  # xarray writes the fill value of a Zarr 3 array as the bytes of a double, in base64
         return float(struct.unpack("<d", base64.b64decode(str(value), validate=True))[0])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hsiclust.conventions import Variable, find_axes, find_bands, find_grid, find_nodata
 from hsiclust.cube import CubeFacts, CubePart, StoredArray, check_array, describe_layout
 from hsiclust.errors import InputError
-from hsiclust.location import Location, location, storage_errors, zarr_store
+from hsiclust.location import UNREADABLE, Location, location, storage_errors, zarr_store
 
 if TYPE_CHECKING:
     import zarr
@@ -151,7 +151,6 @@ def _facts(
 def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
     """Cubes that a name can mean, and what lies beside them."""
     import zarr
-    from zarr.errors import BaseZarrError
 
     try:
         node = zarr.open(zarr_store(where), mode="r")
@@ -160,7 +159,7 @@ def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
             return [each for each in variables if each.is_cube], variables
         cube = _variable("", node, where)
         return [cube] if cube.is_cube else [], _beside(where)
-    except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
         if isinstance(error, FileNotFoundError):
@@ -172,11 +171,10 @@ def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
 def _beside(where: Location) -> list[Variable]:
     """What lies in the group of an array, if it lies in one."""
     import zarr
-    from zarr.errors import BaseZarrError
 
     try:
         return _variables(zarr.open_group(zarr_store(where.parent), mode="r"), where)
-    except (BaseZarrError, OSError):
+    except OSError:
         return []
 
 

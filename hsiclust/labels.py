@@ -17,12 +17,12 @@ import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
-from zarr.errors import BaseZarrError
 
 from hsiclust.errors import GO_ON, HsiclustError, OutputExistsError, StorageError
 from hsiclust.grid import Window
 from hsiclust.location import (
     STORE_RECORD,
+    UNREADABLE,
     Location,
     is_there,
     open_array,
@@ -36,6 +36,7 @@ from hsiclust.location import (
 from hsiclust.output import remove
 from hsiclust.palette import UNSURE
 from hsiclust.readplan import ReadPlan
+from hsiclust.records import tiles_from_json
 from hsiclust.tilegrid import Tile, TileGrid
 
 if TYPE_CHECKING:
@@ -319,16 +320,14 @@ def _run_of(path: Location, stamped: tuple[object, ...]) -> str:
 
 def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:
     """The plan that `dataclasses.asdict` turned into JSON."""
-    tiles = dict(value["tiles"])
-    scene, area = Window(**tiles.pop("scene")), Window(**tiles.pop("area"))
     rest = {key: value[key] for key in ("panel", "first", "height")}
-    return ReadPlan(TileGrid(scene, area, **tiles), **rest)
+    return ReadPlan(tiles_from_json(value["tiles"]), **rest)
 
 
 def _attributes(path: Location) -> dict[str, Any]:
     """What a store says of itself; nothing where there is none, or one that was never finished."""
     try:
         attributes = dict(open_group(path, "r").attrs)
-    except (BaseZarrError, OSError, ValueError):
+    except UNREADABLE:
         return {}
     return attributes if attributes.get("format") == _FORMAT else {}

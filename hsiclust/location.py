@@ -28,6 +28,10 @@ _S3_URL = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)/+(?P<key>.+?)/*")
 _SUFFIX = ".zarr"
 STORE_RECORD = "zarr.json"
 """The file of a Zarr group or array that says what it is."""
+UNREADABLE = (
+    *(OSError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError),
+)
+"""What Zarr, and who looks at its metadata, raise where others have written anything in it."""
 
 Mode = Literal["r", "r+", "w"]
 

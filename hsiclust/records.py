@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from affine import Affine
 
 from hsiclust.bands import Bands
-from hsiclust.grid import PixelGrid
+from hsiclust.conventions import wkt_of
+from hsiclust.grid import PixelGrid, Window
+from hsiclust.tilegrid import TileGrid
 
 
 def grid_to_json(grid: PixelGrid) -> dict[str, Any]:
@@ -22,10 +25,29 @@ def grid_to_json(grid: PixelGrid) -> dict[str, Any]:
 
 
 def grid_from_json(value: Mapping[str, Any]) -> PixelGrid:
-    """The pixel grid that `grid_to_json` wrote."""
-    return PixelGrid(
-        int(value["rows"]), int(value["cols"]), Affine(*value["transform"]), value["crs"]
-    )
+    """The pixel grid that `grid_to_json` wrote.
+
+    Raises:
+        ValueError: It holds other values than numbers and a reference system.
+    """
+    size = _integers({name: value[name] for name in ("rows", "cols")})
+    transform, crs = Affine(*value["transform"]), value["crs"]
+    if not all(map(math.isfinite, transform)):
+        raise ValueError(f"a transform of {value['transform']}")
+    if crs is not None and ("[" not in crs or wkt_of(crs) is None):
+        raise ValueError(f"a reference system {crs!r:.60}")
+    return PixelGrid(**size, transform=transform, crs=crs)
+
+
+def tiles_from_json(value: Mapping[str, Any]) -> TileGrid:
+    """The tile grid that `dataclasses.asdict` turned into JSON.
+
+    Raises:
+        ValueError: It holds other values than whole numbers.
+    """
+    rest = dict(value)
+    scene, area = (Window(**_integers(rest.pop(name))) for name in ("scene", "area"))
+    return TileGrid(scene, area, **_integers(rest))
 
 
 def bands_from_json(value: Mapping[str, Any]) -> Bands:
@@ -38,6 +60,13 @@ def bands_from_json(value: Mapping[str, Any]) -> Bands:
         units=value["units"],
         good=_tuple_or_none(value["good"]),
     )
+
+
+def _integers(value: Mapping[str, Any]) -> dict[str, int]:
+    for name, number in value.items():
+        if not isinstance(number, int):
+            raise ValueError(f"{name} is {number!r}, no whole number")
+    return dict(value)
 
 
 def _tuple_or_none(value: list[Any] | None) -> tuple[Any, ...] | None:

@@ -23,13 +23,13 @@ import torch
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
-from zarr.errors import BaseZarrError
 
 from hsiclust.bands import Bands
 from hsiclust.components import Components
 from hsiclust.errors import InputError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.location import (
+    UNREADABLE,
     Location,
     S3Url,
     is_there,
@@ -40,7 +40,7 @@ from hsiclust.location import (
     remove_store,
     storage_errors,
 )
-from hsiclust.records import bands_from_json, grid_from_json, grid_to_json
+from hsiclust.records import bands_from_json, grid_from_json, grid_to_json, tiles_from_json
 from hsiclust.spectra import SpectralTransform
 from hsiclust.tilegrid import Tile, TileGrid
 
@@ -165,7 +165,7 @@ class TileStore:
         try:
             with storage_errors(where):
                 return cls._opened(where)
-        except (BaseZarrError, OSError, KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: cannot be opened as a tile store: {error}") from error
@@ -333,16 +333,13 @@ class TileStore:
             bands=tuple(int(band) for band in attributes["bands"]),
             **arrays,
         )
-        tiles = dict(attributes["tiles"])
         return cls(
             path=path,
             scene=str(attributes["scene"]),
             source=str(attributes["source"]),
             created=str(attributes["created"]),
             grid=grid_from_json(attributes["grid"]),
-            tiles=TileGrid(
-                scene=Window(**tiles.pop("scene")), area=Window(**tiles.pop("area")), **tiles
-            ),
+            tiles=tiles_from_json(attributes["tiles"]),
             transform=transform,
             sensor=bands_from_json(attributes["sensor"]),
             fitted=str(attributes.get("fitted", "")),
@@ -360,7 +357,7 @@ def is_tile_store(path: str | Path | S3Url) -> bool:
         return False
     try:
         return dict(open_group(where, "r").attrs).get("format") == _FORMAT
-    except (BaseZarrError, OSError, ValueError):
+    except UNREADABLE:
         return False
 
 

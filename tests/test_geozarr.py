@@ -132,6 +132,26 @@ def test_a_reference_system_that_is_not_understood(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("attributes", ["[1]", "[" * 50000 + "]" * 50000, "9" * 5000])
+@pytest.mark.parametrize("part", ["", "reflectance"])
+def test_what_is_no_metadata_is_refused(tmp_path: Path, part: str, attributes: str) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr")
+    record = path / part / "zarr.json"
+    rest = {**json.loads(record.read_text()), "attributes": "here"}
+    record.write_text(json.dumps(rest).replace('"here"', attributes))
+    with pytest.raises(InputError, match=r"scene\.zarr: cannot be opened as Zarr"):
+        Scene.open(path)
+    with pytest.raises(InputError, match=r"scene\.zarr"):
+        info(str(path))
+
+
+@pytest.mark.parametrize("fill", [10**400, [None], {"a": 1}])
+def test_a_fill_that_is_no_number_is_none(tmp_path: Path, fill: Any) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr")
+    zarr.open_group(path, mode="r+")["reflectance"].attrs["_FillValue"] = fill
+    assert Scene.open(path).nodata is None
+
+
 def test_uneven_coordinates_are_no_grid(tmp_path: Path) -> None:
     path = write_geozarr(tmp_path / "scene.zarr")
     group = zarr.open_group(path, mode="r+")

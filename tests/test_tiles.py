@@ -14,6 +14,7 @@ from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.grid import Window
+from hsiclust.labels import LabelStore
 from hsiclust.sample import TransformOptions
 from hsiclust.scene import Scene
 from hsiclust.spectra import SpectralTransform
@@ -273,6 +274,37 @@ def test_sizes_that_no_store_has_are_refused(
     attributes["grid"].update(rows=rows, cols=rows * 10)
     with pytest.raises(InputError, match=says):
         TileStore.open(doctored(store, "", attributes=attributes))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("grid", {"rows": float("inf")}),
+        ("grid", {"rows": 60.0}),
+        ("grid", {"crs": 5}),
+        ("grid", {"crs": "/etc/hosts"}),
+        ("grid", {"transform": [float("nan"), 0, 0, 0, -1, 0]}),
+        ("tiles", {"halo": 5.5}),
+        ("tiles", {"halo": None}),
+        ("sensor", {"count": float("inf")}),
+    ],
+)
+def test_odd_values_in_a_store(store: TileStore, part: str, changes: dict[str, object]) -> None:
+    attributes = json.loads((store.path / "zarr.json").read_text())["attributes"]
+    attributes[part].update(changes)
+    with pytest.raises(InputError, match=r"store\.zarr: cannot be opened as a tile store"):
+        TileStore.open(doctored(store, "", attributes=attributes))
+
+
+@pytest.mark.parametrize("attributes", ["[1]", "[" * 50000 + "]" * 50000, "9" * 5000])
+def test_what_is_no_metadata_is_no_store(store: TileStore, attributes: str) -> None:
+    (store.path / "zarr.json").write_text(
+        '{"zarr_format": 3, "node_type": "group", "attributes": ' + attributes + "}"
+    )
+    assert not is_tile_store(store.path)
+    with pytest.raises(InputError, match=r"store\.zarr: cannot be opened as a tile store"):
+        TileStore.open(store.path)
+    assert LabelStore.record_of_run(store.path, "run") is None
 
 
 def test_a_store_of_too_many_tiles_is_not_planned(store: TileStore) -> None:
