@@ -44,15 +44,16 @@ LARGEST_FILE = 2**31 - 1
 """Bytes; a protobuf message cannot be longer."""
 _STANDARD_DOMAINS = ("", "ai.onnx")
 # What torch writes for all methods; none but Conv, Gemm, MatMul and Concat gives more values than
-# it takes, except by broadcasting. The last two are left over by other versions of its exporter.
-_OPERATORS = frozenset(
-    """
-    Abs Add And ArgMax Cast Clip Concat Conv Div Equal Exp Gather Gemm IsInf IsNaN LogSoftmax MatMul
-    Max Min Mul Neg Not Pow ReduceMax ReduceMean ReduceSum Relu Reshape Round ScatterElements Shape
-    Sign Slice Softmax Split Sqrt Squeeze Sub TopK Transpose Unsqueeze Where
-    Constant Identity
-    """.split()
-)
+# it takes, except by broadcasting. The last two other versions of its exporter may leave over.
+# fmt: off
+_OPERATORS = frozenset((
+    "Abs", "Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Conv", "Div", "Equal", "Exp",
+    "Gather", "Gemm", "IsInf", "IsNaN", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "Neg",
+    "Not", "Pow", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Round",
+    "ScatterElements", "Shape", "Sign", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
+    "TopK", "Transpose", "Unsqueeze", "Where", "Constant", "Identity",
+))
+# fmt: on
 
 
 class _Metadata(Strict):

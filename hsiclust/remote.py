@@ -31,8 +31,8 @@ _TIMEOUT = 30.0  # seconds
 # A TIFF holds all that matters: asking for its neighbours by name took 82 requests where 3 do, and
 # listing the folder fails on most servers. Other formats (ENVI) live by their neighbours.
 _ALONE = (".tif", ".tiff", ".jp2")
-# Raw files are asked for in pieces of this size: GDAL's own, of 16 KiB, are thousands of requests. A
-# piece of each of 250 bands has to find room, or those of BSQ would be asked for again and again.
+# Raw files are asked for in pieces of this size: GDAL's own, of 16 KiB, are thousands of requests.
+# A piece of each of 250 bands has to find room, or those of BSQ would be asked for again and again.
 # GDAL takes both from the first remote file that a process opens.
 _RAW_PIECES = {"CPL_VSIL_CURL_CHUNK_SIZE": str(2**18), "CPL_VSIL_CURL_CACHE_SIZE": str(2**26)}
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")

@@ -24,7 +24,6 @@ from hsiclust.models.base import Method
 from hsiclust.models.contrastdm import ContrastDm
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
 from hsiclust.models.sscc import Sscc, SsccConfig
-from hsiclust.models.svm import Svm
 from hsiclust.onnxexport import export
 from hsiclust.onnxfile import load_onnx
 from hsiclust.onnxlabeller import OnnxLabeller, RawBands
@@ -390,10 +389,8 @@ def test_what_an_export_writes_may_be_loaded(path: Path, method: Method) -> None
     assert load_onnx(path).method == method.name
 
 
-def test_a_file_of_another_format_to_another_parser(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The mark of ONNX Runtime's own format stands where it looks for it, in a file that is ONNX."""
+def test_a_file_of_another_format_to_another_parser(path: Path, tmp_path: Path) -> None:
+    """The mark of ONNX Runtime's own format stands where it looks for it, in an ONNX file."""
     import onnxruntime
 
     def mark(proto: onnx.ModelProto) -> None:
