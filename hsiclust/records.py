@@ -34,8 +34,9 @@ def grid_from_json(value: Mapping[str, Any]) -> PixelGrid:
     transform, crs = Affine(*value["transform"]), value["crs"]
     if not all(map(math.isfinite, transform)):
         raise ValueError(f"a transform of {value['transform']}")
-    if crs is not None and ("[" not in crs or wkt_of(crs) is None):
-        raise ValueError(f"a reference system {crs!r:.60}")
+    is_text = isinstance(crs, str) and "[" in crs  # not a number, which has none
+    if crs is not None and not (is_text and wkt_of(crs)):
+        raise ValueError(f"{crs!r:.60} is no reference system")
     return PixelGrid(**size, transform=transform, crs=crs)
 
 

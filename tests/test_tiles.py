@@ -282,6 +282,7 @@ def test_sizes_that_no_store_has_are_refused(
         ("grid", {"rows": float("inf")}),
         ("grid", {"rows": 60.0}),
         ("grid", {"crs": 5}),
+        ("grid", {"crs": "EPSG:4326"}),
         ("grid", {"crs": "/etc/hosts"}),
         ("grid", {"transform": [float("nan"), 0, 0, 0, -1, 0]}),
         ("tiles", {"halo": 5.5}),
