@@ -16,6 +16,8 @@ MODEL_TAG = "HSICLUST_MODEL_SHA256"
 """Tag that holds the hash of the model's file."""
 SCENE_TAG = "HSICLUST_SCENE"
 """Tag that holds the name of the scene."""
+SPLIT_TAG = "HSICLUST_SPLIT_OF"
+"""Tag of labels that were learned from or held out: the name of the model's file."""
 NO_LABELS = " (no labels)"
 """What stands behind the name of a class that the labels of a model do not have."""
 
@@ -111,12 +113,23 @@ def describe_map(path: str | Path) -> dict[str, Any] | None:
 
 def is_map_of(path: Path, scene: str, digest: str) -> bool:
     """Whether a map says that it was made of a scene of this name, by the model of this hash."""
+    tags = _own_tags(path)
+    return (tags.get(MODEL_TAG), tags.get(SCENE_TAG)) == (digest, Path(scene).name)
+
+
+def is_split_of(path: Path, model: str) -> bool:
+    """Whether a file says that it holds labels of the training of a model of this name."""
+    return _own_tags(path).get(SPLIT_TAG) == model
+
+
+def _own_tags(path: Path) -> dict[str, str]:
+    """What a map says in this program's tags; nothing where it is none, or cannot be read."""
     try:
         facts = describe_map(path)
     except HsiclustError:
-        return False
-    tags = {} if facts is None else facts["tags"]
-    return bool((tags.get(MODEL_TAG), tags.get(SCENE_TAG)) == (digest, Path(scene).name))
+        return {}
+    tags: dict[str, str] = {} if facts is None else facts["tags"]
+    return tags
 
 
 def _colours(path: str | Path, count: int) -> tuple[Colour, ...]:

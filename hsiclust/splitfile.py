@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from hsiclust.errors import HsiclustError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labelmap import write_map
+from hsiclust.legend import LABELS_TAG, SPLIT_TAG, is_split_of
 from hsiclust.mapformat import MapFormat
 from hsiclust.marks import Drawing, Marks, Pixels, marks_of
 from hsiclust.numbering import Numbering
@@ -48,6 +50,18 @@ def _of_site(beside: Path, site: int, sites: int, held_out: bool) -> tuple[Path,
     return tuple(beside.with_name(f"{stem}_{part}.tif") for part in parts)
 
 
+def earlier_files(beside: Path, written: Sequence[Path]) -> list[Path]:
+    """Files of an earlier split of the same model that a new one does not replace.
+
+    Args:
+        beside: The model; its folder is there.
+        written: What the new split is written to.
+    """
+    name = re.compile(rf"{re.escape(beside.stem)}(_\d+)?_(training|held_out)\.tif")
+    named = sorted(path for path in beside.parent.iterdir() if name.fullmatch(path.name))
+    return [path for path in named if path not in written and is_split_of(path, beside.name)]
+
+
 def write_split(
     split: Split, sites: Sequence[Site], classes: Numbering, beside: Path
 ) -> tuple[str, ...]:
@@ -69,6 +83,7 @@ def write_split(
     Raises:
         HsiclustError: A file cannot be written.
     """
+    form = MapFormat(tags={LABELS_TAG: "classes", SPLIT_TAG: beside.name})
     notes: list[str] = []
     held_out = split.held_out or (None,) * len(sites)
     for number, (site, training, held) in enumerate(
@@ -80,7 +95,7 @@ def write_split(
             notes += _write_points(files[0], site, parts, classes.classes)
             continue
         for file, truth in zip(files, parts, strict=True):
-            write_map(_Bytes(truth), site.grid, file, classes.classes, MapFormat())
+            write_map(_Bytes(truth), site.grid, file, classes.classes, form)
     return tuple(notes)
 
 

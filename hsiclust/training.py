@@ -32,7 +32,7 @@ from hsiclust.ordering import Counts, canonical_order, label_sample, order_like_
 from hsiclust.output import locked, refuse_existing, refuse_inputs, remove
 from hsiclust.provenance import provenance_of, provenance_of_labels
 from hsiclust.recipe import initial_model
-from hsiclust.splitfile import split_files, write_split
+from hsiclust.splitfile import earlier_files, split_files, write_split
 from hsiclust.stages import Stopwatch
 from hsiclust.trained import Step, Training
 from hsiclust.trainingrun import Run, checkpoint_path, run_of
@@ -66,10 +66,12 @@ def train(
         UsageError: The model exists, or an option is out of range.
     """
     unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
+    inputs = files_of(*sources, options.mask, options.init, options.match_to, options.labels)
     for written in (output, *_split_files(output, len(sources), options)):
         refuse_existing(written, options.overwrite or (unfinished and written != output))
-        given = (options.mask, options.init, options.match_to, options.labels)
-        refuse_inputs(written, *files_of(*sources, *given))
+        refuse_inputs(written, *inputs)
+    for old in _earlier_files(output, len(sources), options):
+        refuse_inputs(old, *inputs)
     with locked(output):
         earlier = any(path.exists() for path in _kept(output, len(sources)))
         try:
@@ -117,6 +119,7 @@ def _train(
         provenance |= provenance_of_labels(labelled, options, held_out)
         run.checkpoint.touch()  # a training without steps has none, and one that goes on needs it
         write_split(labelled.split, labelled.sites, labelled.numbering, output)
+    _remove_earlier(_earlier_files(output, len(sources), options))
     save_model(replace(model, provenance=provenance), output)
     _clean_up(output, len(sources))
     return Training(
@@ -141,6 +144,23 @@ def _split_files(output: Path, sources: int, options: TrainOptions) -> Sequence[
     if options.labels is None:
         return ()
     return split_files(output, sources, held_out=options.split != "none")
+
+
+def _earlier_files(output: Path, sources: int, options: TrainOptions) -> Sequence[Path]:
+    """Labels of the model that is replaced which are not replaced with it."""
+    if not options.overwrite:
+        return ()
+    return earlier_files(output, _split_files(output, sources, options))
+
+
+def _remove_earlier(files: Sequence[Path]) -> None:
+    """Remove labels of another training: maps of this model would be scored on what it learned."""
+    for file in files:
+        remove(file)
+        remove(file.with_name(f"{file.name}.aux.xml"))
+    if files:
+        names = ", ".join(map(str, files))
+        log.info("%s: removed, of the training of the model that is replaced", names)
 
 
 def _kept(output: Path, scenes: int) -> list[Path]:

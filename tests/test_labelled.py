@@ -233,6 +233,43 @@ def test_temperature_changes_how_sure_a_map_is_and_no_label(
     assert hot.mean() < plain.mean() - 1
 
 
+def test_a_model_that_is_replaced_leaves_no_labels_of_its_own(
+    fields: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else maps of the new model would be scored on pixels that it learned from."""
+    scene, model = str(fields[0]), tmp_path / "m.safetensors"
+    asked = replace(SVM, labels=fields[1], per_class=10)
+    before = set(tmp_path.iterdir())
+    other = train([scene], tmp_path / "m_1.safetensors", asked)
+    others = {path: path.read_bytes() for path in set(tmp_path.iterdir()) - before}
+    write_raster(tmp_path / "m_2_held_out.tif", np.ones((1, 3, 3), np.uint8))
+    mine = tmp_path / "m_2_held_out.tif"
+    train([scene], model, asked)
+    again = replace(asked, overwrite=True)
+    # a training that fails leaves the model and its labels as they are
+    short = replace(again, labels=tmp_path / "m_held_out.tif", split="none")
+    assert "m_held_out.tif" in failed(fields[0], short, tmp_path, UsageError)
+    alone = write_raster(tmp_path / "alone.tif", np.ones((1, 60, 70), np.uint8))
+    failed(fields[0], replace(again, labels=alone), tmp_path, InputError)
+    caplog.set_level("INFO", "hsiclust")
+
+    def left() -> set[str]:
+        there = set(tmp_path.glob("m_*")) - set(others) - {mine}
+        return {path.name.removesuffix(".aux.xml") for path in there}
+
+    train([scene], model, replace(again, split="none"))
+    assert left() == {"m_training.tif"}
+    (said,) = [line for line in caplog.messages if "removed" in line]
+    assert said == (
+        f"{tmp_path / 'm_held_out.tif'}: removed, of the training of the model that is replaced"
+    )
+    train([scene], model, TrainOptions(method="kmeans", classes=4, steps=2, overwrite=True))
+    assert left() == set()
+    assert {path: path.read_bytes() for path in others} == others
+    assert other.split[1] in others
+    assert read(mine).all()
+
+
 def failed(scene: Path, options: TrainOptions, folder: Path, kind: type[HsiclustError]) -> str:
     """What a training that fails says, in one line; it leaves nothing behind."""
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}

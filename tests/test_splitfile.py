@@ -9,7 +9,7 @@ from hsiclust.evaluation import evaluate
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.numbering import number_classes
 from hsiclust.split import Site, SplitOptions, split_labels
-from hsiclust.splitfile import split_files, write_split
+from hsiclust.splitfile import earlier_files, split_files, write_split
 from hsiclust.truth import open_truth
 
 UTM = rasterio.CRS.from_epsg(32633).to_wkt()
@@ -90,6 +90,19 @@ def test_nothing_held_out_gives_one_file(made, tmp_path):
     assert (tmp_path / "out_training.tif").exists()
     assert not (tmp_path / "out_held_out.tif").exists()
     assert split_files(tmp_path / "out.tif", 1, held_out=False) == (tmp_path / "out_training.tif",)
+
+
+def test_earlier_files_are_those_of_the_same_model(made, tmp_path):
+    model = tmp_path / "a+b.safetensors"
+    sites, numbering, split = made(2)
+    write_split(split, sites, numbering, model)
+    write_split(split, sites, numbering, tmp_path / "a+b_2.safetensors")
+    (tmp_path / "a+b_held_out.tif").write_text("mine")
+    names = [f"a+b_{n}_{part}.tif" for n in (1, 2) for part in ("held_out", "training")]
+    assert [path.name for path in earlier_files(model, ())] == names
+    assert [p.name for p in earlier_files(model, split_files(model, 1))] == names
+    assert earlier_files(model, split_files(model, 2)) == []
+    assert len(earlier_files(tmp_path / "a+b_2.safetensors", ())) == 4
 
 
 def test_points_lie_on_pixel_centres(made, tmp_path):
