@@ -173,30 +173,25 @@ class _Work:
 
     def _held_out(self, plan: Allotment, training: Sequence[Marks]) -> tuple[HeldOut, ...]:
         """What each site is scored on."""
-        if plan.ground.halves is None:
-            return tuple(
-                HeldOut(census.labels, marks, 0, None, np.zeros_like(plan.whole))
-                for census, marks in zip(self.censuses, training, strict=True)
-            )
+        buffer = 0 if plan.ground.halves is None else self.options.buffer
         return tuple(
             HeldOut(
                 census.labels,
-                self._around(site, training),
-                self.options.buffer,
+                self._around(site, training, buffer),
+                buffer,
                 plan.ground.held_cells(site),
                 plan.whole,
             )
             for site, census in enumerate(self.censuses)
         )
 
-    def _around(self, site: int, training: Sequence[Marks]) -> Marks:
+    def _around(self, site: int, training: Sequence[Marks], reach: int) -> Marks:
         """What any site learns from, as pixels of this one: scenes may overlap."""
         here, parts = self.sites[site], []
         for other, marks in zip(self.sites, training, strict=True):
             if _same_ground(other, here):
                 parts.append(marks)
                 continue
-            reach = self.options.buffer
             places = pixels_elsewhere(marks.rows, marks.cols, other.grid, here.grid, reach)
             parts.append(Marks.at(*places))
         return joined(parts)

@@ -81,7 +81,9 @@ def _scoring_notes(
             f"not scored: {_listed(names[near])}"
         )
     rest = unscored & ~single & ~near
-    if rest.any():
+    if rest.any() and options.kind == "random":
+        yield f"every pixel learned from in some scene, not scored: {_listed(names[rest])}"
+    elif rest.any():
         yield (
             f"in one block, or within {options.buffer} pixels of what is learned from: "
             f"learned from whole, not scored: {_listed(names[rest])}"

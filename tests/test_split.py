@@ -120,7 +120,10 @@ def test_every_label_is_in_one_place(scenes, options, gaps):
     elif options["kind"] == "none":
         np.testing.assert_array_equal(counts.training, tally(usable))
     if options["kind"] == "random":
-        np.testing.assert_array_equal(counts.training + counts.held_out, tally(usable))
+        # Scenes of one shape and without a place are on one ground.
+        taken = [np.any([t for t in training if t.shape == u.shape], axis=0) for u in usable]
+        left = [np.where(t, 0, u) for t, u in zip(taken, usable, strict=True)]
+        np.testing.assert_array_equal(counts.held_out, tally(left))
         assert (counts.training <= np.maximum(tally(usable) // 2, 1)).all()
         assert (counts.buffer == 0).all()
     for labels, learned, scored in zip(usable, training, held_out, strict=True):
@@ -222,6 +225,16 @@ def test_few_labels_are_drawn_at_random_among_all():
         "learned from and share their surroundings",
         "one labelled pixel, learned from, not scored: class 3",
     )
+
+
+def test_a_class_that_another_scene_learns_is_named():
+    scene = np.kron(np.array([[1, 2]]), np.ones((30, 30), int))
+    scene[4, 7] = 3
+    split = divided(scene, scene, kind="random")
+    assert split.counts.training[2] == 1
+    assert split.counts.held_out[2] == 0
+    said = "every pixel learned from in some scene, not scored: class 3"
+    assert split.notes[-1] == said
 
 
 def test_nothing_is_held_out_when_asked():
@@ -387,6 +400,32 @@ def test_scenes_of_one_ground_are_divided_alike():
     scored = np.any([part > 0 for part in whole(split.held_out, scenes)], axis=0)
     assert np.count_nonzero(scored) > 2000
     assert not (ndimage.maximum_filter(learned, 11) & scored).any()
+
+
+def test_a_random_split_scores_no_pixel_that_another_scene_learns():
+    """Neither of two dates of one place, nor where scenes overlap."""
+    scenes = [fields(np.random.default_rng(seed), 60, 60, 3, 10) for seed in (0, 1, 2)]
+    utm = CRS.from_epsg(32633).to_wkt()
+    place = Affine(30.0, 0.0, 483000.0, 0.0, -30.0, 5818000.0)
+    east = place @ Affine.translation(20, 0)
+    sites = [
+        replace(site_of(scene), grid=PixelGrid(60, 60, at, utm))
+        for scene, at in zip(scenes, (place, place, east), strict=True)
+    ]
+    numbering = number_classes("labels.gpkg", [(site.truth, site.area) for site in sites])
+    split = split_labels(sites, numbering, SplitOptions(kind="random", per_class=200))
+    ground = np.zeros((2, 3, 60, 80), np.uint16)  # on the grid of the first
+    for ours, truths in zip(ground, (split.training, split.held_out), strict=True):
+        for at, found in enumerate(whole(truths, scenes)):
+            ours[at, :, 20 * (at == 2) :][:, :60] = found
+    learned, scored = ground > 0
+    assert learned.sum() == 600
+    assert not (learned.any(axis=0) & scored).any()
+    # nothing else is left out
+    for at, scene in enumerate(scenes):
+        left = learned.any(axis=0)[:, 20 * (at == 2) :][:, :60]
+        expected = np.count_nonzero(scene) - np.count_nonzero(left & (scene > 0))
+        assert scored[at].sum() == expected
 
 
 @pytest.mark.parametrize("epsg", [32633, 32634, 3857])
