@@ -195,7 +195,7 @@ def report(
     from hsiclust.api import ReportOptions
     from hsiclust.api import report as run
 
-    target = output or label_map.with_suffix(".png")
+    target = output or label_map.parent / f"{label_map.stem}.png"  # "." has no suffix to change
     options = ReportOptions(
         scene, truth, field=field, layer=layer, match=match, overwrite=overwrite
     )

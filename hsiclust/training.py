@@ -65,13 +65,14 @@ def train(
         ModelError: `init` cannot be used, or not with these scenes.
         UsageError: The model exists, or an option is out of range.
     """
+    refuse_existing(output, options.overwrite)
     unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
+    split = _split_files(output, len(sources), options)
+    for written in split:
+        refuse_existing(written, options.overwrite or unfinished)
     inputs = files_of(*sources, options.mask, options.init, options.match_to, options.labels)
-    for written in (output, *_split_files(output, len(sources), options)):
-        refuse_existing(written, options.overwrite or (unfinished and written != output))
-        refuse_inputs(written, *inputs)
-    for old in _earlier_files(output, len(sources), options):
-        refuse_inputs(old, *inputs)
+    for replaced in (output, *split, *_earlier_files(output, len(sources), options)):
+        refuse_inputs(replaced, *inputs)
     with locked(output):
         earlier = any(path.exists() for path in _kept(output, len(sources)))
         try:

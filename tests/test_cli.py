@@ -235,6 +235,8 @@ def test_report_draws_a_picture(run: Run, trained: Path, tmp_path: Path) -> None
     )
     assert done.stdout == "scene_labels.png\n"
     assert (tmp_path / "scene_labels.png").read_bytes()[:4] == b"\x89PNG"
+    for folder in ("", "."):
+        assert "cannot be opened as a raster" in one_line(run("report", folder, code=3))
 
 
 def test_refusing_to_overwrite_is_2(run: Run, trained: Path, tmp_path: Path) -> None:

@@ -293,6 +293,8 @@ def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> No
         train([str(fields[0])], tmp_path / "there", KMEANS)
     with pytest.raises(UsageError, match="no folder"):
         train([str(fields[0])], tmp_path / "no" / "model", KMEANS)
+    with pytest.raises(UsageError, match=r"\.: is a folder; name a file"):
+        train([str(fields[0])], Path(), KMEANS)
     with pytest.raises(InputError, match="no such file"):
         train([str(tmp_path / "none.tif")], tmp_path / "m", KMEANS)
     with pytest.raises(ModelError, match="no such model"):
