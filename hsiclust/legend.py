@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -151,6 +152,12 @@ def one_line(name: str) -> str:
 def printable_name(name: str) -> str:
     """A stranger's name of a class as a map holds it: one line, not too long; may be empty."""
     return one_line(name)[:_LONGEST_NAME].strip()
+
+
+def listed(texts: Sequence[str], most: int = 10) -> str:
+    """Texts in one line; of many, the first."""
+    rest = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class _NoDoctype(ElementTree.TreeBuilder):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hsiclust.errors import InputError, NoOverlapError
 from hsiclust.features import LARGEST_NUMBER
 from hsiclust.grid import Window
-from hsiclust.legend import NO_LABELS, printable_name, read_classes
+from hsiclust.legend import NO_LABELS, listed, printable_name, read_classes
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.truth import Truth, is_vector
 
@@ -105,14 +105,26 @@ def number_classes(path: str | Path, parts: Iterable[tuple[Truth, Window]]) -> N
         raise InputError(
             f"{path}: {len(found)} different classes; a map holds at most {MOST_CLASSES}"
         )
+    notes = _lost_note(path, {number: name for number, name in names.items() if not seen[number]})
     if found[-1] <= MOST_CLASSES:
         numbers = range(1, found[-1] + 1)
-        return _numbering(numbers, seen[1 : len(numbers) + 1], names, _own_colours(path))
+        return _numbering(numbers, seen[1 : len(numbers) + 1], names, _own_colours(path), notes)
     note = (
         f"{path}: class numbers up to {found[-1]} do not fit a map: "
         f"the {len(found)} classes are renumbered 1 to {len(found)} in rising order"
     )
-    return _numbering(found, np.ones(len(found), bool), names, {}, (note,))
+    return _numbering(found, np.ones(len(found), bool), names, {}, (note, *notes))
+
+
+def _lost_note(path: str | Path, lost: Mapping[int, str]) -> tuple[str, ...]:
+    """Which classes of a vector file label nothing; rasters often name more than they hold."""
+    if not lost or not is_vector(path):
+        return ()
+    named = [_class_name(number, name) for number, name in sorted(lost.items())]
+    return (
+        f"{path}: classes that label no pixel: {listed(named)} (their shapes lie outside the "
+        "scenes, under other classes, or cover less than half of each pixel)",
+    )
 
 
 def _add_names(path: str, names: dict[int, str], more: Mapping[int, str]) -> None:
@@ -141,9 +153,7 @@ def _names(
     called: list[str] = []
     taken: set[str] = set()
     for number, occurs in zip(numbers, present, strict=True):
-        name = printable_name(names.get(number, ""))
-        if name in ("", str(number)):
-            name = f"class {number}"
+        name = _class_name(number, names.get(number, ""))
         if not occurs:
             name += NO_LABELS
         while name in taken:
@@ -151,6 +161,12 @@ def _names(
         taken.add(name)
         called.append(name)
     return tuple(called)
+
+
+def _class_name(number: int, name: str) -> str:
+    """What a class is called in one printable line, whatever its file calls it."""
+    name = printable_name(name)
+    return f"class {number}" if name in ("", str(number)) else name
 
 
 def _own_colours(path: str | Path) -> dict[int, Colour]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from hsiclust.legend import NO_LABELS, printable_name
+from hsiclust.legend import NO_LABELS, listed, printable_name
 
 _MOST_LISTED = 4
 _UNLIKE = "the map and the truth share no class name: classes are paired by number"
@@ -122,16 +122,12 @@ def _renumbered(matching: Mapping[int, int], names: Mapping[int, str]) -> str | 
         for mapped, number in sorted(matching.items(), key=lambda pair: pair[1])
         if mapped != number
     ]
-    return f"classes are paired by name: {_listed(moved)}" if moved else None
+    return f"classes are paired by name: {listed(moved, _MOST_LISTED)}" if moved else None
 
 
 def _unknown(pixels: Mapping[int, int], names: Mapping[int, str]) -> str | None:
-    listed = [f"{names[number]} ({count} pixels)" for number, count in pixels.items()]
-    if not listed:
+    unknown = [f"{names[number]} ({count} pixels)" for number, count in pixels.items()]
+    if not unknown:
         return None
-    return f"classes of the truth that the map does not know count as wrong: {_listed(listed)}"
-
-
-def _listed(texts: list[str]) -> str:
-    rest = len(texts) - _MOST_LISTED
-    return ", ".join(texts[:_MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    said = "classes of the truth that the map does not know count as wrong"
+    return f"{said}: {listed(unknown, _MOST_LISTED)}"

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsiclust.allotment import MOST_DRAWN, Allotment, SplitCounts, SplitOptions
-
-_NAMED = 10  # classes that a note names
+from hsiclust.legend import listed
 
 
 def split_notes(
@@ -91,6 +90,4 @@ def _scoring_notes(
 
 
 def _listed(names: NDArray[np.object_]) -> str:
-    """Names in one line; of many, the first."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return listed(names.tolist())

@@ -47,7 +47,10 @@ def test_numbers_up_to_255_are_kept():
     )
     assert numbering.names == {2: "oats", 5: "class 5", 255: "class 255"}
     assert numbering.classes.colours == class_colours(255)
-    assert numbering.notes == ()
+    assert numbering.notes == (
+        "labels.gpkg: classes that label no pixel: corn (their shapes lie outside the scenes, "
+        "under other classes, or cover less than half of each pixel)",
+    )
     np.testing.assert_array_equal(numbering.renumbered(truth).read(truth.area), truth.values)
 
 
@@ -94,6 +97,19 @@ def test_no_label_at_all_is_refused():
 def test_one_number_has_one_name():
     with pytest.raises(InputError, match="class 1 is called 'oats' and 'corn'"):
         numbered(Given([[1, 2]], {1: "oats"}), Given([[1, 2]], {1: "corn"}))
+
+
+def test_a_raster_may_name_more_than_it_holds(tmp_path):
+    place = {"crs": GRID.crs, "transform": GRID.transform, "height": 1, "width": 1, "count": 1}
+    with rasterio.open(tmp_path / "labels.tif", "w", dtype="uint8", **place) as dataset:
+        dataset.write(np.ones((1, 1, 1), np.uint8))
+    truth = Given([[1]], {1: "oats", 2: "rye"})
+    assert numbered(truth, path=tmp_path / "labels.tif").notes == ()
+    assert "label no pixel: rye (" in numbered(truth, path="labels.gpkg").notes[0]
+    # a number stands for its name, whatever is renumbered
+    notes = numbered(Given([[300]], {7: "7", 300: "300"}), path="labels.gpkg").notes
+    assert len(notes) == 2
+    assert "label no pixel: class 7 (" in notes[1]
 
 
 def test_a_raster_keeps_its_names_and_colours(tmp_path):
