@@ -6,6 +6,7 @@ the original. An ENVI header holds numbers as text, and a rotation as an angle.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid
 from hsiclust.mapformat import Driver
 from hsiclust.rasters import grid_of, open_raster
+
+# Points that are placed at once.
+_POINTS = 2**20
 
 # An ENVI header holds a rotated grid as an angle: this much of a pixel is rounding, no more.
 _ENVI_TOLERANCE = 1e-6
@@ -59,18 +63,21 @@ def pixels_elsewhere(
     target: PixelGrid,
     reach: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which pixels of another grid lie on the ground of some pixels.
+    """Which pixels of another grid to keep away from, so as to keep away from some pixels.
+
+    What lies within `reach` rows and columns of those told is what lies so near to the pixels, be
+    it counted in pixels of `source` or of `target`, whichever reaches farther.
 
     Args:
         rows: `(N,)`, of pixels of `source`.
         cols: `(N,)`.
         source: Where they lie.
         target: Whose pixels are sought.
-        reach: Pixels around `target` that are told as well.
+        reach: Pixels around `target` that are told as well; with 0, those on the ground of the
+            pixels are told.
 
     Returns:
-        Rows and columns of the pixels under the centres and corners; none where the grids have
-        no common ground, or where nobody can tell.
+        Rows and columns; none where the grids have no common ground, or where nobody can tell.
     """
     none = np.empty(0, np.int64), np.empty(0, np.int64)
     placed = source.georeferenced and target.georeferenced
@@ -78,24 +85,74 @@ def pixels_elsewhere(
         return none
     # The frame first, at some points: most scenes of a list lie far from each other.
     frame = (np.linspace(axis.min(), axis.max() + 1, 9) for axis in (cols, rows))
-    across, down = np.meshgrid(*frame)
-    around = _seen_on(across.ravel(), down.ravel(), source, target)
-    if around is None or _far(around, target, reach):
+    across, down = np.stack(np.meshgrid(*frame)).reshape(2, -1)
+    around = _seen_on(across, down, source, target)
+    size = _size_on(across, down, source, target)
+    room = reach + math.ceil(size * (reach + 1))
+    if around is None or _far(around, target, room):
         return none
-    # A little inside the pixel: its corner belongs to its neighbours as well.
-    inside = np.array([(0.5, 0.5), (0.01, 0.01), (0.01, 0.99), (0.99, 0.01), (0.99, 0.99)])
-    found = _seen_on(
-        (cols[:, None] + inside[:, 0]).ravel(),
-        (rows[:, None] + inside[:, 1]).ravel(),
-        source,
-        target,
-    )
-    if found is None:
+    left, top = cols.astype(np.float64), rows.astype(np.float64)
+    centres = _seen_on(left + 0.5, top + 0.5, source, target)
+    if centres is None:
         return none
-    limits = np.array([[target.cols], [target.rows]])
-    near = ((found >= -reach) & (found < limits + reach)).all(axis=0)
-    there = np.unique(np.floor(found[:, near]).astype(np.int64), axis=1)
-    return there[1], there[0]
+    near = _within(centres, target, room)
+    offsets = _offsets(size, reach)
+    return _under_points(left[near], top[near], offsets, source, target, reach)
+
+
+def _under_points(
+    left: NDArray[np.float64],
+    top: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    source: PixelGrid,
+    target: PixelGrid,
+    reach: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of another grid under a lattice of points around each pixel, each once.
+
+    Memory is bounded: points are placed some at a time.
+    """
+    right, below = np.stack(np.meshgrid(offsets, offsets)).reshape(2, -1)
+    width = target.cols + 2 * reach
+    found = [np.empty(0, np.int64)]
+    step = max(1, _POINTS // len(right))
+    for part in (slice(start, start + step) for start in range(0, len(left), step)):
+        points = (left[part, None] + right).ravel(), (top[part, None] + below).ravel()
+        seen = _seen_on(*points, source, target)
+        if seen is not None:
+            col, row = np.floor(seen[:, _within(seen, target, reach)]).astype(np.int64) + reach
+            found.append(np.unique(row * width + col))
+    row, col = np.divmod(np.unique(np.concatenate(found)), width)
+    return row - reach, col - reach
+
+
+def _offsets(size: float, reach: int) -> NDArray[np.float64]:
+    """Where points of a pixel lie along a side, from its corner.
+
+    Squares of `reach` pixels of the other grid around the points cover the pixel and `reach`
+    pixels of its own to each side, without a hole.
+
+    Args:
+        size: Pixels of the other grid along the pixel's side.
+        reach: Pixels.
+    """
+    beyond = reach * max(0.0, 1 - 1 / size)
+    # A little inside: the corner belongs to the neighbours as well.
+    inside = 0.01 / max(1.0, size)
+    return np.linspace(inside - beyond, 1 - inside + beyond, max(2, math.ceil(size)) + 1)
+
+
+def _size_on(
+    cols: NDArray[np.float64], rows: NDArray[np.float64], source: PixelGrid, target: PixelGrid
+) -> float:
+    """Rows or columns of another grid that a pixel goes through at most; 1 where nobody knows."""
+    corners = ((cols, rows), (cols + 1, rows), (cols, rows + 1))
+    here, right, below = (_seen_on(*corner, source, target) for corner in corners)
+    if here is None or right is None or below is None:
+        return 1.0
+    with np.errstate(invalid="ignore"):  # places without a place there are infinite
+        sizes = np.abs(right - here) + np.abs(below - here)
+    return float(sizes[np.isfinite(sizes)].max(initial=0.0)) or 1.0
 
 
 def _seen_on(
@@ -117,6 +174,13 @@ def _far(around: NDArray[np.float64], target: PixelGrid, reach: int) -> bool:
     low, high = around.min(axis=1), around.max(axis=1)
     room = reach + 0.1 * (high - low)
     return bool(((high + room < 0) | (low - room > (target.cols, target.rows))).any())
+
+
+def _within(places: NDArray[np.float64], target: PixelGrid, reach: int) -> NDArray[np.bool_]:
+    """Which places lie on a grid, or at most some pixels beyond it, `(N,)`."""
+    limits = np.array([[target.cols], [target.rows]])
+    near: NDArray[np.bool_] = np.all((places >= -reach) & (places < limits + reach), axis=0)
+    return near
 
 
 def make_exact(made: Path, grid: PixelGrid, driver: Driver) -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from affine import Affine
 from rasterio.crs import CRS
+from scipy import ndimage
 
 from hsiclust.georef import pixels_elsewhere
 from hsiclust.grid import PixelGrid
@@ -39,3 +40,34 @@ def test_pixels_beyond_the_grid_are_told_as_far_as_asked():
 )
 def test_grids_without_common_ground_share_no_pixel(other):
     assert elsewhere([(2, 3)], FINE, other, reach=50) == set()
+
+
+@pytest.mark.parametrize("reach", [0, 1, 4])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 1.3, 3.0, 7.5])
+@pytest.mark.parametrize("angle", [0, 30, 45])
+def test_squares_around_the_pixels_cover_all_that_is_near(reach, scale, angle, monkeypatch):
+    """Against the distance of every pixel, in pixels of either grid."""
+    monkeypatch.setattr("hsiclust.georef._POINTS", 300)
+    place = Affine.translation(4e5, 5.8e6) @ Affine.scale(10, -10)
+    turned = Affine.translation(60, 50) @ Affine.rotation(angle) @ Affine.scale(scale)
+    source, target = PixelGrid(9, 9, place @ turned, UTM), PixelGrid(120, 130, place, UTM)
+    rows, cols = np.array([0, 3, 3]), np.array([0, 1, 2])
+    marked = np.zeros((target.rows + 2 * reach, target.cols + 2 * reach), bool)
+    there = pixels_elsewhere(rows, cols, source, target, reach)
+    marked[there[0] + reach, there[1] + reach] = True
+    found = ndimage.maximum_filter(marked, 2 * reach + 1)[reach:, reach:]
+    found = found[: target.rows, : target.cols]
+    row, col = np.indices(found.shape) + 0.5
+    near = np.zeros(found.shape, bool)
+    far = np.ones(found.shape, bool)
+    x, y = ~turned @ (col, row)
+    for at, left in zip(rows + 0.5, cols + 0.5, strict=True):
+        apart = np.maximum(np.abs(y - at), np.abs(x - left))
+        mid = turned @ (left, at)
+        beside = np.maximum(np.abs(row - mid[1]), np.abs(col - mid[0]))
+        near |= (apart < reach + 0.5 - 1e-6) | (beside < reach)
+        far &= apart > reach + 0.5 + 1.5 * (reach + 1) / scale  # a square reaches so much farther
+    assert near.any() or scale < 1
+    assert found[near].all()
+    assert far.any()
+    assert not (found & far).any()
