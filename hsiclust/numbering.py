@@ -25,12 +25,14 @@ class Numbering:
     """Which class of a model each class number of a truth is.
 
     Attributes:
+        path: The label file.
         classes: Names and colours of classes 1..K.
         numbers: The truth's own number of each class, `(K,)`, rising.
         present: Whether any pixel has the class, `(K,)`.
         notes: What has to be said, each one line.
     """
 
+    path: str
     classes: Classes
     numbers: tuple[int, ...]
     present: NDArray[np.bool_]
@@ -108,12 +110,13 @@ def number_classes(path: str | Path, parts: Iterable[tuple[Truth, Window]]) -> N
     notes = _lost_note(path, {number: name for number, name in names.items() if not seen[number]})
     if found[-1] <= MOST_CLASSES:
         numbers = range(1, found[-1] + 1)
-        return _numbering(numbers, seen[1 : len(numbers) + 1], names, _own_colours(path), notes)
+        present, colours = seen[1 : len(numbers) + 1], _own_colours(path)
+        return _numbering(path, numbers, present, names, colours, notes)
     note = (
         f"{path}: class numbers up to {found[-1]} do not fit a map: "
         f"the {len(found)} classes are renumbered 1 to {len(found)} in rising order"
     )
-    return _numbering(found, np.ones(len(found), bool), names, {}, (note, *notes))
+    return _numbering(path, found, np.ones(len(found), bool), names, {}, (note, *notes))
 
 
 def _lost_note(path: str | Path, lost: Mapping[int, str]) -> tuple[str, ...]:
@@ -134,16 +137,17 @@ def _add_names(path: str, names: dict[int, str], more: Mapping[int, str]) -> Non
 
 
 def _numbering(
+    path: str | Path,
     numbers: Sequence[int],
     present: NDArray[np.bool_],
     names: Mapping[int, str],
     colours: Mapping[int, Colour],
-    notes: tuple[str, ...] = (),
+    notes: tuple[str, ...],
 ) -> Numbering:
     called = _names(numbers, present, names)
     chosen = class_colours(len(numbers))
     drawn = tuple(colours.get(n, own) for n, own in zip(numbers, chosen, strict=True))
-    return Numbering(Classes(called, drawn), tuple(numbers), present.copy(), notes)
+    return Numbering(str(path), Classes(called, drawn), tuple(numbers), present.copy(), notes)
 
 
 def _names(

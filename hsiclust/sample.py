@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from hsiclust.bands import Bands, match_bands, parse_bands
+from hsiclust.bands import match_bands, parse_bands
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
 from hsiclust.scene import Scene
@@ -94,7 +94,7 @@ def fit_to_scenes(
         UsageError: Bands or components out of range.
     """
     sensor = regions[0].scene.bands
-    asked = _asked_bands(sensor, options.bands)
+    asked = _asked_bands(regions[0].scene, options.bands)
     generator = np.random.default_rng(seed)
     windows: list[_Sampled] = []
     for region in regions:
@@ -109,26 +109,31 @@ def fit_to_scenes(
     _check_pixels(sample, regions)
     used = [band for band, here in zip(asked, present, strict=True) if here]
     # On one thread, so that the sums, and with them the model, are the same on every machine.
-    with threadpool_limits(limits=1, user_api="blas"):
-        transform = fit_transform(
-            sample,
-            used,
-            options.kind,
-            options.components,
-            most_components=options.most_components,
-            whiten=options.whiten,
-        )
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            transform = fit_transform(
+                sample,
+                used,
+                options.kind,
+                options.components,
+                most_components=options.most_components,
+                whiten=options.whiten,
+            )
+    except InputError as error:
+        raise InputError(f"{_names(regions)}: {error}") from error
     if len(transform.bands) < len(used):
         log.warning("%d constant bands are dropped", len(used) - len(transform.bands))
     return transform
 
 
-def _asked_bands(sensor: Bands, text: str | None) -> tuple[int, ...]:
+def _asked_bands(scene: Scene, text: str | None) -> tuple[int, ...]:
     if text is not None:
-        return parse_bands(text, sensor.count)
-    usable = sensor.usable()
+        return parse_bands(text, scene.bands.count)
+    usable = scene.bands.usable()
     if not usable:
-        raise InputError("the bad-bands list excludes every band; name bands with --bidx")
+        raise InputError(
+            f"{scene.path}: the bad-bands list excludes every band; name bands with --bidx"
+        )
     return usable
 
 

@@ -118,13 +118,13 @@ def _check(censuses: Sequence[Census], classes: Numbering) -> None:
     found = np.unique(np.concatenate([census.counts.numbers for census in censuses]))
     if len(found) == 0:
         raise InputError(
-            "no labelled pixel has data and lies inside the mask; do labels and scene lie on one "
-            "ground?"
+            f"{classes.path}: no labelled pixel has data and lies inside the mask; do labels and "
+            "scene lie on one ground?"
         )
     if len(found) == 1:
         raise InputError(
-            f"labels of one class alone ({classes.classes.names[found[0] - 1]}); at least two are "
-            "needed (of a vector file, name the field that holds the class)"
+            f"{classes.path}: labels of one class alone ({classes.classes.names[found[0] - 1]}); "
+            "at least two are needed (of a vector file, name the field that holds the class)"
         )
 
 

@@ -334,10 +334,12 @@ def test_labels_without_data_are_left_out_and_counted():
 def test_labels_that_no_classes_come_of_are_refused():
     scene = np.kron(np.array([[1, 0, 2]]), np.ones((10, 10), int))
     data = np.zeros((10, 30), bool)
-    with pytest.raises(InputError, match="no labelled pixel has data and lies inside the mask"):
+    with pytest.raises(InputError, match=r"labels.gpkg: no labelled pixel has data and lies in"):
         divided(scene, data=data)
     data[:, 20:] = True
-    with pytest.raises(InputError, match=r"labels of one class alone \(class 2\); at least two"):
+    with pytest.raises(
+        InputError, match=r"labels.gpkg: labels of one class alone \(class 2\); at least"
+    ):
         divided(scene, data=data)
 
 

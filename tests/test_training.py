@@ -305,6 +305,9 @@ def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> No
     nothing = write_raster(tmp_path / "nothing.tif", fields_cube()[0] * 0 - 1, nodata=-1)
     with pytest.raises(InputError, match="no pixel with data"):
         train([str(nothing)], tmp_path / "m", KMEANS)
+    flat = write_raster(tmp_path / "flat.tif", fields_cube()[0] * 0 + 7)
+    with pytest.raises(InputError, match=r"flat\.tif: every band is constant over the sample"):
+        train([str(flat)], tmp_path / "m", KMEANS)
 
 
 @pytest.mark.parametrize(
