@@ -48,6 +48,8 @@ _DEVICE_BLOCK = 1024
 _HALF = 2  # bytes of a float16, which tile stores hold
 # Pixels from which on a trial, of a third of a second, takes less time than it may save.
 _WORTH_A_TRIAL = 2**26
+# Tiles of a run: each is two files, and a thing to remember. Scenes of a terabyte have a hundredth.
+_MOST_TILES = 2**22
 
 
 @dataclass(frozen=True)
@@ -316,6 +318,11 @@ def _plan(
         return plan_rest(area, load, options.engine, limits, kept), kept
     plan = plan_run(area, load, options.engine, limits, options.tile)
     tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.halo)
+    if (count := tiles.down * tiles.across) > _MOST_TILES:
+        raise UsageError(
+            f"{source.scene.path}: {area.rows} x {area.cols} pixels are {count} tiles, and a run has "
+            f"{_MOST_TILES} at most; take a larger --tile-size, or --bounds"
+        )
     return plan, ReadPlan.of(tiles, plan.panel, source.scene.blocks[0])
 
 

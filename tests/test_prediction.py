@@ -290,6 +290,18 @@ def test_a_run_that_goes_on_with_less_memory_is_planned_for_it(
         plan_prediction(str(fields[0]), model, output, replace(less, memory=least - 1))
 
 
+def test_there_are_no_more_tiles_than_a_run_can_keep(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(HERE, tile=16)
+    tiles = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", options).job.tiles
+    monkeypatch.setattr(prediction_plan, "_MOST_TILES", len(tiles) - 1)
+    with pytest.raises(
+        UsageError, match=rf"are {len(tiles)} tiles, and a run has {len(tiles) - 1}"
+    ):
+        plan_prediction(str(fields[0]), model, tmp_path / "map.tif", options)
+
+
 def test_a_run_killed_after_its_maps_ends_well(
     fields: tuple[Path, Path], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -309,7 +309,7 @@ def test_windows_and_bands_in_any_order(
     order: list[int],
     piece: int,
 ) -> None:
-    monkeypatch.setattr(cubes, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(cubes, "DECODED_BYTES", piece)
     cube = fields_cube(19, 11, 8)[0]
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
