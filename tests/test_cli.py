@@ -384,6 +384,16 @@ def test_the_whole_way_with_labels(run: Run, trained: Path, tmp_path: Path) -> N
     assert f"on {scores['pixels']} held-out pixels: OA {scores['accuracy']:.4f}" in done.stderr
 
 
+def test_each_scene_is_scored_on_its_own_labels(run: Run, trained: Path) -> None:
+    scenes = [trained / "scene.tif", trained / "scene.tif"]
+    labels = ["--labels", trained / "truth.tif", "--per-class", 10, "--method", "svm"]
+    told = run("train", *scenes, *labels, "-o", "m").stderr.splitlines()
+    assert [line for line in told if "evaluate MAP" in line] == [
+        f"score its maps of scene {n} with: hsiclust evaluate MAP m_{n}_held_out.tif"
+        for n in (1, 2)
+    ]
+
+
 def test_a_model_that_cannot_be_used_is_4(run: Run, trained: Path, tmp_path: Path) -> None:
     scene = trained / "scene.tif"
     assert "none.safetensors" in one_line(run("predict", scene, "-m", "none.safetensors", code=4))

@@ -205,4 +205,6 @@ def _summary(result: Training) -> Iterator[str]:
             f"{score.error_before:.3f} before and {score.error_after:.3f} after temperature "
             f"{score.temperature:.2f}"
         )
-        yield f"score its maps with: hsiclust evaluate MAP {result.split[-1]}"
+        for scene, file in enumerate(result.split[1::2], start=1):  # each behind what was learned
+            which = f" of scene {scene}" if len(result.split) > 2 else ""
+            yield f"score its maps{which} with: hsiclust evaluate MAP {file}"
