@@ -19,6 +19,7 @@ from hsiclust.contingency import CODES, WINDOW, Numbers
 from hsiclust.errors import InputError
 from hsiclust.georef import same_crs
 from hsiclust.grid import PixelGrid, Window
+from hsiclust.legend import LABELS_TAG
 from hsiclust.palette import UNSURE
 from hsiclust.rasters import grid_of, open_raster
 
@@ -57,10 +58,16 @@ class ConfidenceMap:
         """
         with open_raster(str(path)) as dataset:
             own, dtypes = grid_of(dataset), dataset.dtypes
+            # Both maps of a run have its tags; labels have another nodata value.
+            labels = LABELS_TAG in dataset.tags() and dataset.nodata != UNSURE
         if tuple(dtypes) != ("uint8",):
             raise InputError(
                 f"{path}: {len(dtypes)} bands of {dtypes[0] if dtypes else 'nothing'} are no "
                 "confidence map; give the one that predict --confidence wrote"
+            )
+        if labels:
+            raise InputError(
+                f"{path}: is a map of labels; give the confidence that predict --confidence wrote"
             )
         same = (own.rows, own.cols, own.transform) == (grid.rows, grid.cols, grid.transform)
         if not same or not same_crs(own.crs, grid.crs):

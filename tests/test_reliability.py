@@ -10,11 +10,15 @@ from rasterio.crs import CRS
 
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.labelmap import write_confidence
+from hsiclust.labelmap import write_confidence, write_map
+from hsiclust.legend import LABELS_TAG
 from hsiclust.mapformat import MapFormat
+from hsiclust.palette import Classes
 from hsiclust.reliability import ConfidenceMap, reliability, summarise
 
 GRID = PixelGrid(6, 8, Affine(30, 0, 4e5, 0, -30, 5e6), CRS.from_epsg(32633).to_wkt())
+
+FORM = MapFormat(tags={LABELS_TAG: "classes"})  # of both maps of a run
 
 
 class Held:
@@ -108,7 +112,7 @@ def test_windows_add_up():
 
 
 def put(path, values, grid=GRID):
-    write_confidence(Held(values, np.uint8), grid, path, MapFormat())
+    write_confidence(Held(values, np.uint8), grid, path, FORM)
     return path
 
 
@@ -136,6 +140,9 @@ def test_other_rasters_are_refused(tmp_path):
             dataset.write(np.zeros((count, 6, 8), dtype))
         with pytest.raises(InputError, match=f"{count} bands of {dtype} are no confidence map"):
             ConfidenceMap.open(tmp_path / "f.tif", GRID)
+    write_map(Held(values, np.uint8), GRID, tmp_path / "l.tif", Classes.numbered(50), FORM)
+    with pytest.raises(InputError, match=r"l.tif: is a map of labels"):
+        ConfidenceMap.open(tmp_path / "l.tif", GRID)
     with rasterio.open(tmp_path / "g.tif", "w", count=1, dtype="uint8", **profile) as dataset:
         dataset.write(np.full((1, 6, 8), 120, "uint8"))
     with pytest.raises(InputError, match=r"g.tif: confidence 120 is not 0 to 100"):
