@@ -266,21 +266,17 @@ def plan_run(
     raise MemoryPlanError(_refusal(plan, limits, area))
 
 
-def plan_rest(
-    area: Window, load: Load, engine: EngineOptions, limits: Limits, reading: ReadPlan
-) -> RunPlan:
-    """As `plan_run`, for a run that goes on with the tiles that it has.
+def plan_tiles(load: Load, engine: EngineOptions, limits: Limits, reading: ReadPlan) -> RunPlan:
+    """As `plan_run`, where the scene is cut already: by a run that goes on, or in a tile store.
 
     Raises:
         MemoryPlanError: Not even one of its strips fits.
     """
-    shape = reading.tiles.tile_rows, reading.tiles.tile_cols, reading.panel
-    plan = _with_fewer_strips(_plan_of(area, load, engine, *shape), limits)
+    tiles = reading.tiles
+    shape = tiles.tile_rows, tiles.tile_cols, reading.panel
+    plan = _with_fewer_strips(_plan_of(tiles.area, load, engine, *shape), limits)
     if not limits.hold(plan):
-        raise MemoryPlanError(
-            f"{_refusal(plan, limits, area)}; the unfinished run keeps its tiles, unless "
-            "--overwrite and another --tile-size begin anew"
-        )
+        raise MemoryPlanError(_refusal(plan, limits, tiles.area))
     return plan
 
 

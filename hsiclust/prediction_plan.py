@@ -17,7 +17,7 @@ from hsiclust import __version__
 from hsiclust.components import SceneComponents
 from hsiclust.devices import free_memory, resolve_device
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import UsageError
+from hsiclust.errors import MemoryPlanError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labeljob import LabelJob
 from hsiclust.labelmap import rehearse_map
@@ -29,9 +29,9 @@ from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.models.base import Precision
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import Limits, Load, RunPlan, plan_rest, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, plan_run, plan_tiles
 from hsiclust.predictoptions import PredictOptions, placed
-from hsiclust.readplan import ReadPlan
+from hsiclust.readplan import Decoding, ReadPlan
 from hsiclust.remote import absolute_name
 from hsiclust.scene import Scene
 from hsiclust.sources import open_source
@@ -309,21 +309,37 @@ def _plan(
     if isinstance(source, TileStore):
         if area != source.grid.window:
             raise UsageError(f"{source.path}: a tile store is labelled whole, without --bounds")
-        side = max(source.tiles.tile_rows, source.tiles.tile_cols)
-        load = replace(_load(model, device, None), block=side)
-        plan = plan_run(area, load, options.engine, limits, side)
-        return plan, ReadPlan.of(source.tiles, 1, 1)
+        reading = ReadPlan.of(source.tiles, 1, 1)
+        load = replace(
+            _load(model, device, None),
+            block=max(source.tiles.tile_rows, source.tiles.tile_cols),
+            decoding=Decoding(block=source.chunk_bytes, width=source.tiles.tile_cols),
+        )
+        return plan_tiles(load, options.engine, limits, reading), reading
     load = _load(model, device, source.scene)
     if kept is not None:
-        return plan_rest(area, load, options.engine, limits, kept), kept
+        return _plan_of_rest(load, options, limits, kept), kept
     plan = plan_run(area, load, options.engine, limits, options.tile)
     tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.halo)
     if (count := tiles.down * tiles.across) > _MOST_TILES:
         raise UsageError(
-            f"{source.scene.path}: {area.rows} x {area.cols} pixels are {count} tiles, and a run has "
-            f"{_MOST_TILES} at most; take a larger --tile-size, or --bounds"
+            f"{source.scene.path}: {area.rows} x {area.cols} pixels are {count} tiles, and a run "
+            f"has {_MOST_TILES} at most; take a larger --tile-size, or --bounds"
         )
     return plan, ReadPlan.of(tiles, plan.panel, source.scene.blocks[0])
+
+
+def _plan_of_rest(
+    load: Load, options: PredictOptions, limits: Limits, reading: ReadPlan
+) -> RunPlan:
+    """What is worked on at once by a run that goes on, in the memory that it is given now."""
+    try:
+        return plan_tiles(load, options.engine, limits, reading)
+    except MemoryPlanError as error:
+        raise MemoryPlanError(
+            f"{error}; the unfinished run keeps its tiles, unless --overwrite and another "
+            "--tile-size begin anew"
+        ) from None
 
 
 def _load(model: LabelModel, device: torch.device, scene: Scene | None) -> Load:

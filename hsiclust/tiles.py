@@ -94,11 +94,16 @@ class TileStore:
                 f"{count} tiles of {self.tiles.tile_rows} x {self.tiles.tile_cols} "
                 f"pixels, where a store has {_MOST_TILES} at most; make larger ones"
             )
-        size = math.prod(self._tile_shape()) * self.transform.components * _DTYPE.itemsize
-        if size > _LARGEST_TILE:
+        if self.chunk_bytes > _LARGEST_TILE:
             raise UsageError(
-                f"a tile of {size} bytes, where {_LARGEST_TILE} are the most; make smaller ones"
+                f"a tile of {self.chunk_bytes} bytes, where {_LARGEST_TILE} are the most; "
+                "make smaller ones"
             )
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the components of a tile with its halo."""
+        return math.prod(self._tile_shape()) * self.transform.components * _DTYPE.itemsize
 
     @property
     def identity(self) -> str:

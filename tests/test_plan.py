@@ -8,7 +8,7 @@ from hsiclust.devices import parse_bytes, resolve_device, total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
 from hsiclust.grid import Window
-from hsiclust.plan import Limits, Load, RunPlan, Share, plan_rest, plan_run
+from hsiclust.plan import Limits, Load, RunPlan, Share, plan_run, plan_tiles
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.readplan import Decoding, ReadPlan
 from hsiclust.tilegrid import TileGrid
@@ -200,17 +200,24 @@ def test_strips_of_narrow_scenes_are_higher() -> None:
         assert 0.4 * rows <= plan.tile_rows <= rows
 
 
-def test_a_run_that_goes_on_keeps_its_tiles_and_the_memory_that_it_is_given() -> None:
+def test_tiles_that_are_cut_already_are_kept_within_the_memory_that_is_given() -> None:
     begun = plan_run(AREA, LOAD, FOUR, Limits(16 * GIB, 0), None)
     tiles = TileGrid(AREA, AREA, begun.tile_rows, begun.tile_cols, 7)
     reading = ReadPlan.of(tiles, begun.panel, 1)
-    assert plan_rest(AREA, LOAD, FOUR, Limits(16 * GIB, 0), reading) == begun
+    assert plan_tiles(LOAD, FOUR, Limits(16 * GIB, 0), reading) == begun
     least = replace(begun, in_flight=1).peak_bytes
-    rest = plan_rest(AREA, LOAD, FOUR, Limits(least, 0), reading)
+    rest = plan_tiles(LOAD, FOUR, Limits(least, 0), reading)
     assert (rest.tile_rows, rest.tile_cols, rest.panel) == (125, 4000, 2)
     assert rest.peak_bytes <= least
-    with pytest.raises(MemoryPlanError, match=r"give at least \d+ MiB; the unfinished run keeps"):
-        plan_rest(AREA, LOAD, FOUR, Limits(least - 1, 0), reading)
+    with pytest.raises(MemoryPlanError, match=r"give at least \d+ MiB"):
+        plan_tiles(LOAD, FOUR, Limits(least - 1, 0), reading)
+
+
+def test_each_tile_of_a_store_is_a_strip_for_a_thread() -> None:
+    area = Window(0, 0, 256, 256 * 6)
+    reading = ReadPlan.of(TileGrid(area, area, 256, 256, 7), 1, 1)
+    load = replace(LOAD, bands=0, blocks=(1, 1), piece=(1, 1))
+    assert plan_tiles(load, FOUR, Limits(GIB, 0), reading).in_flight == 4
 
 
 def test_a_device_holds_what_it_computes() -> None:
