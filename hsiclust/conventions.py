@@ -59,7 +59,11 @@ _GOOD_NAMES = frozenset({"good_wavelengths", "good_bands", "bbl"})
 _NODATA_NAMES = ("_FillValue", "missing_value", "nodata", "Data_Ignore_Value")
 _GRID_MAPPINGS = ("spatial_ref", "crs")
 _CRS_NAMES = ("crs_wkt", "spatial_ref", "proj:code", "epsg_code")
-_CRS_CODE = re.compile(r"(?:(EPSG|ESRI|OGC|IAU_\d+):)?(\w{1,16})", re.ASCII)
+# EPSG:32633, urn:ogc:def:crs:EPSG::32633, 32633
+_CRS_CODE = re.compile(
+    r"(?:(?:urn:ogc:def:crs:)?(EPSG|ESRI|OGC|IAU_\d+):(?:[\d.]*:)?)?(\w{1,16})",
+    re.ASCII | re.IGNORECASE,
+)
 _DEGREES = frozenset({"lat", "latitude", "lon", "longitude"})
 # Coordinates in float32 jitter by this much of a step; a real swath bends by more.
 _EVEN = 1e-2
@@ -287,7 +291,10 @@ def wkt_of(crs: str | int) -> str | None:
     code = _CRS_CODE.fullmatch(text)
     try:
         with rasterio.Env():  # which has GDAL's own messages
-            found = CRS.from_authority(code[1] or "EPSG", code[2]) if code else CRS.from_wkt(text)
+            if code is None:
+                found = CRS.from_wkt(text)
+            else:
+                found = CRS.from_authority((code[1] or "EPSG").upper(), code[2])
     except (CRSError, ValueError):
         return None
     return str(found.to_wkt()) or None

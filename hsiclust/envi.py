@@ -145,7 +145,7 @@ def _integer(path: str, header: Mapping[str, str], key: str) -> int:
     Raises:
         InputError: It is no number: GDAL would take it for 0.
     """
-    entry = header.get(key, "0").strip()
+    entry = header.get(key, "").strip() or "0"
     number = _INTEGER.match(entry)
     if number is None:
         raise InputError(

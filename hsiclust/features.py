@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,12 @@ def read_features(
         chosen = _only_layer(path, pyogrio.list_layers(path)) if layer is None else layer
         fields = pyogrio.read_info(path, layer=chosen)["fields"].tolist()
         columns = [] if inside else [_chosen_field(path, field, fields)]
-        meta, _, wkb, values = pyogrio.raw.read(path, layer=chosen, columns=columns, force_2d=True)
+        with warnings.catch_warnings():
+            # Of features that share an `id`: it is a class here, or nothing.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            meta, _, wkb, values = pyogrio.raw.read(
+                path, layer=chosen, columns=columns, force_2d=True
+            )
     except (DataSourceError, DataLayerError) as error:
         raise InputError(
             f"{path}: cannot be read as vectors: {' '.join(str(error).split())}"

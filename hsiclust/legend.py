@@ -118,9 +118,9 @@ def is_map_of(path: Path, scene: str, digest: str) -> bool:
     return (tags.get(MODEL_TAG), tags.get(SCENE_TAG)) == (digest, Path(scene).name)
 
 
-def is_split_of(path: Path, model: str) -> bool:
-    """Whether a file says that it holds labels of the training of a model of this name."""
-    return _own_tags(path).get(SPLIT_TAG) == model
+def split_owner(path: Path) -> str | None:
+    """The model whose labels a file says that it holds; None where it says nothing."""
+    return _own_tags(path).get(SPLIT_TAG)
 
 
 def _own_tags(path: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from hsiclust.grid import PixelGrid
 from hsiclust.mapformat import Driver, MapFormat
-from hsiclust.palette import UNCLASSIFIED, Classes
+from hsiclust.palette import AS_ENVI, UNCLASSIFIED, Classes
 from hsiclust.pyramid import Level
 
 
@@ -88,11 +88,9 @@ def _add_classes(band: ElementTree.Element, classes: Classes, driver: Driver) ->
     _add(colours, "Entry", c1="0", c2="0", c3="0", c4="0")
     for red, green, blue in classes.colours:
         _add(colours, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
-    # An ENVI header has no way to quote what separates its lists.
-    envi = str.maketrans(",{}", ";()")
     categories = _add(band, "CategoryNames")
     for name in (UNCLASSIFIED, *classes.names):
-        _add(categories, "Category", name.translate(envi) if driver == "ENVI" else name)
+        _add(categories, "Category", name.translate(AS_ENVI) if driver == "ENVI" else name)
 
 
 def _add(

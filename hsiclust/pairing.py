@@ -6,16 +6,16 @@ numbered in the order of the texts that a file happens to hold. So names go befo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hsiclust.legend import NO_LABELS, listed, printable_name
+from hsiclust.palette import AS_ENVI
 
 _MOST_LISTED = 4
 _UNLIKE = "the map and the truth share no class name: classes are paired by number"
-_NAMELESS = "only the {} names its classes: they are paired by number"
-# How an ENVI header holds what separates its lists.
-_AS_ENVI = str.maketrans(",{}", ";()")
+_NAMELESS = "only the {} has names to pair by: classes are paired by number"
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,18 @@ def pair_classes(
 
 
 def _spelled(numbers: Iterable[int], names: Mapping[int, str]) -> dict[str, int]:
-    """Class numbers by what the classes are called; by number alone where two have one name."""
+    """Class numbers by what the classes are called; a name that stands twice is none."""
     spelled = {number: _spelling(names.get(number, ""), number) for number in numbers}
-    found = {name: number for number, name in spelled.items()}
-    if len(found) < len(spelled):
+    times = Counter(spelled.values())
+    found = {name if times[name] == 1 else _spelling("", n): n for n, name in spelled.items()}
+    if len(found) < len(spelled):  # another class is called as one without a name is
         return {_spelling("", number): number for number in spelled}
     return found
 
 
 def _spelling(name: str, number: int) -> str:
     """A name as maps hold it, whatever their format."""
-    text = printable_name(name).translate(_AS_ENVI)
+    text = printable_name(name).translate(AS_ENVI)
     is_number = text.isdecimal() and text == str(int(text))
     return f"class {text if is_number else number}" if is_number or not text else text
 

@@ -13,6 +13,9 @@ MOST_CLASSES = 255
 UNCLASSIFIED = "Unclassified"
 """What ENVI calls class 0."""
 
+AS_ENVI = str.maketrans(",{}=", ";():")
+"""For names in an ENVI header, which has no way to quote what separates its lists and entries."""
+
 UNSURE = 255
 """Confidence of pixels that have no class; that of others is 0 to 100 per cent."""
 

@@ -89,7 +89,7 @@ class Load:
         raw, labels = self._raw_bytes(step, cols), 4 * rows * min(cols, _WIDEST_TILE)
         if self.decoding is not None:
             piece = min(self.piece[0], step) * min(self.piece[1], cols) * self._pixel_bytes
-            raw += self.decoding.beside(cols, piece)
+            raw += self.decoding.beside(min(self.piece[1], cols), piece)
         if self.cuda:  # what was read is copied to pinned memory
             return Share(0, 2 * raw + labels)
         # What was read has rooms that are kept while the network works.

@@ -169,6 +169,7 @@ def plan_prediction(
     _refuse_inputs(outputs, options.store, source, scene, model_path)
     if isinstance(source, SceneComponents):
         _warn_of_place(source.scene)
+        _warn_of_gzip(source.scene)
         _warn_of_nodata(source.scene, model)
     area = source.grid.window
     if options.bounds is not None:
@@ -256,6 +257,15 @@ def _warn_of_place(scene: Scene) -> None:
             "or its map has no place",
             scene.path,
             scene.loose,
+        )
+
+
+def _warn_of_gzip(scene: Scene) -> None:
+    if scene.layout.startswith("ENVI in") and scene.layout.endswith("gzip"):
+        log.warning(
+            "%s: is compressed as a whole: for each part, all before it is unpacked again; "
+            "gunzip it first, or a large one takes hours",
+            scene.path,
         )
 
 

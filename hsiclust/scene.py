@@ -210,7 +210,8 @@ class Scene:
         """The same scene, to be read by so many threads at once."""
         if not isinstance(self.reader, GdalReader):
             return self
-        return replace(self, reader=self.reader.shared_by(threads))
+        shared = self.reader.shared_by(threads)
+        return replace(self, reader=shared, masking=self.masking and shared)
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
@@ -249,7 +250,6 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     raw = _raw_cube(path, dataset)
     fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
     reader = GdalReader(path, kept_bytes(dataset), dtype.name, fills)
-    masked = has_mask(dataset)
     return Scene(
         path=path,
         grid=grid_of(dataset),
@@ -259,10 +259,15 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         layout=_layout(dataset, raw),
         blocks=_blocks(dataset, raw),
         reader=reader if raw is None else raw,
-        sources=_sources(path, dataset) + (mask_file(path) if masked else ()),
-        masking=reader if masked else None,
+        sources=_sources(path, dataset) + (mask_file(path) if has_mask(dataset) else ()),
+        masking=_masking(reader, raw) if has_mask(dataset) else None,
         loose=loose_place(dataset),
     )
+
+
+def _masking(reader: GdalReader, raw: Reader | None) -> GdalReader:
+    """What reads the mask: the reader of the pixels, or one that needs room for masks alone."""
+    return reader if raw is None else GdalReader(reader.path, 0, reader.dtype.name, reader.fills)
 
 
 def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hsiclust.grid import Window
 from hsiclust.labelmap import write_map
-from hsiclust.legend import LABELS_TAG, SPLIT_TAG, is_split_of
+from hsiclust.legend import LABELS_TAG, SPLIT_TAG, split_owner
 from hsiclust.mapformat import MapFormat
 from hsiclust.numbering import Numbering
 from hsiclust.split import Site, Split
@@ -45,7 +45,7 @@ def earlier_files(beside: Path, written: Sequence[Path]) -> list[Path]:
     """
     name = re.compile(rf"{re.escape(beside.stem)}(_\d+)?_(training|held_out)\.tif")
     named = sorted(path for path in beside.parent.iterdir() if name.fullmatch(path.name))
-    return [path for path in named if path not in written and is_split_of(path, beside.name)]
+    return [path for path in named if path not in written and split_owner(path) == beside.name]
 
 
 def write_split(split: Split, sites: Sequence[Site], classes: Numbering, beside: Path) -> None:

@@ -21,9 +21,16 @@ from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.crops import Pixels, StoredTiles, StreamedPixels, TrainingPixels
 from hsiclust.datafile import files_of
 from hsiclust.devices import resolve_device
-from hsiclust.errors import InputError, ModelError, StoppedError, UsageError
+from hsiclust.errors import (
+    InputError,
+    ModelError,
+    OutputExistsError,
+    StoppedError,
+    UsageError,
+)
 from hsiclust.heldout import score_held_out
 from hsiclust.labelled import divide_labels, number_labels
+from hsiclust.legend import split_owner
 from hsiclust.lessons import lesson_tiles, staged_path
 from hsiclust.modelfile import save_model
 from hsiclust.models.base import Method, Progress
@@ -70,6 +77,10 @@ def train(
     split = _split_files(output, len(sources), options)
     for written in split:
         refuse_existing(written, options.overwrite or unfinished)
+        if (owner := split_owner(written)) not in (None, output.name):
+            raise OutputExistsError(
+                f"{written}: holds labels of the training of {owner}; name another output"
+            )
     inputs = files_of(*sources, options.mask, options.init, options.match_to, options.labels)
     for replaced in (output, *split, *_earlier_files(output, len(sources), options)):
         refuse_inputs(replaced, *inputs)

@@ -19,6 +19,8 @@ from forked import run_forked
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from hsiclust import console
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, "-m", "hsiclust"]
 
@@ -197,6 +199,18 @@ def test_info_of_everything(run: Run, trained: Path, tmp_path: Path) -> None:
         assert facts["kind"] == kind
         assert kind in run("info", path).stdout
     assert json.loads(run("info", trained / "scene.tif", "--json").stdout)["nodata"] == -9999
+
+
+def test_a_name_is_no_markup_for_the_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with console.progress("a[/b] [red]c", quiet=False) as show:
+        show(1, 2, "[/d]")
+    shown = capsys.readouterr().err
+    assert "a[/b] [red]c" in shown
+    assert "[/d]" in shown
 
 
 def test_no_file_has_a_say_in_what_the_terminal_does(

@@ -102,7 +102,9 @@ def test_degrees_need_no_grid_mapping(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("said", ["32633", "EPSG:32633", UTM])
+@pytest.mark.parametrize(
+    "said", ["32633", "EPSG:32633", "epsg:32633", "urn:ogc:def:crs:EPSG::32633", UTM]
+)
 def test_ways_to_say_a_reference_system(tmp_path: Path, said: str) -> None:
     path = write_geozarr(tmp_path / "scene.zarr")
     zarr.open_group(path, mode="r+")["spatial_ref"].attrs["crs_wkt"] = said

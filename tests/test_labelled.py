@@ -318,6 +318,19 @@ def test_what_a_training_writes_beside_is_not_replaced_unasked(
     assert "m_training.tif" in failed(fields[0], own, tmp_path, UsageError)
 
 
+def test_the_labels_of_another_model_are_not_replaced(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Scene 1 of `m` and the one scene of `m_1` have labels of one name."""
+    asked = replace(SVM, labels=fields[1], per_class=10)
+    train([str(fields[0])], tmp_path / "m_1.safetensors", asked)
+    held_out = (tmp_path / "m_1_held_out.tif").read_bytes()
+    two = [str(fields[0]), str(fields[0])]
+    with pytest.raises(OutputExistsError, match=r"holds labels of the training of m_1.safetensors"):
+        train(two, tmp_path / "m.safetensors", replace(asked, overwrite=True))
+    assert (tmp_path / "m_1_held_out.tif").read_bytes() == held_out
+
+
 def test_labels_of_another_training_are_no_reason_to_go_on(
     fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

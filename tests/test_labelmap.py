@@ -543,6 +543,13 @@ def test_a_raster_without_names_has_no_classes(tmp_path):
         read_classes(tmp_path / "missing.tif")
 
 
+def test_names_that_an_envi_header_cannot_hold_keep_their_classes(tmp_path):
+    names = ("NDVI>=0.3", "a, {b}", "=x", "wood")
+    classes = Classes(names, class_colours(4))
+    path = put(tmp_path / "map.img", classes=classes, driver="ENVI")
+    assert read_classes(path).names == ("NDVI>:0.3", "a; (b)", ":x", "wood")
+
+
 def test_a_class_without_a_name_between_others_keeps_its_number(tmp_path):
     path = put(tmp_path / "map.img", driver="ENVI")
     (tmp_path / "map.img.aux.xml").unlink(missing_ok=True)

@@ -43,7 +43,9 @@ def test_by_number_where_one_side_alone_has_names_and_says_so():
     for truth, found, named in (({}, names, "map"), (names, {}, "truth")):
         pairing = pair_classes(PIXELS, truth, {1, 2}, found)
         assert pairing.matching == {1: 1, 2: 2}
-        assert pairing.note == f"only the {named} names its classes: they are paired by number"
+        assert (
+            pairing.note == f"only the {named} has names to pair by: classes are paired by number"
+        )
     assert pair_classes(PIXELS, {}, {1, 2}, names).names == names
 
 
@@ -66,7 +68,7 @@ def test_without_names_there_is_nothing_to_say():
 def test_numbers_are_no_names():
     pairing = pair_classes(PIXELS, {1: "1", 2: "2"}, {1, 2}, {1: "corn", 2: "wood"})
     assert pairing.matching == {1: 1, 2: 2}
-    assert pairing.note == "only the map names its classes: they are paired by number"
+    assert pairing.note == "only the map has names to pair by: classes are paired by number"
     assert pairing.names == {1: "corn", 2: "wood"}
 
 
@@ -100,6 +102,12 @@ def test_names_that_stand_twice_pair_nothing():
         PIXELS, {1: "corn", 2: "wood"}, {1, 2, 3}, dict.fromkeys((1, 2, 3), "corn")
     )
     assert pairing.matching == {1: 1, 2: 2}
+
+
+def test_a_name_that_stands_twice_leaves_the_others():
+    truth = {1: "corn", 2: "corn", 7: "oak"}
+    pairing = pair_classes(dict.fromkeys(truth, 5), truth, {1, 2, 3}, {1: "soy", 2: "oak", 3: "x"})
+    assert pairing.matching == {2: 7}
 
 
 def test_files_that_share_no_name_are_paired_by_number_and_say_so():

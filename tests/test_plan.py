@@ -181,6 +181,13 @@ def test_room_for_decoded_blocks_is_that_of_the_threads_at_work() -> None:
         plan_run(AREA, load, FOUR, Limits(600 * 2**20, 0), None)
 
 
+def test_chunks_beside_the_one_that_is_read_cost_nothing() -> None:
+    chunks = Decoding(block=256 * 256 * 400, width=256, piece=2**25)
+    load = replace(TILED, decoding=chunks)
+    one, many = (load.host(256, cols).strip - TILED.host(256, cols).strip for cols in (256, 8000))
+    assert one == many == 2 * 256 * 256 * 400
+
+
 def test_what_is_decoded_beside_what_is_asked_for() -> None:
     chunks = Decoding(block=100, width=10, piece=5000)
     assert chunks.beside(cols=35, nbytes=300) == 2 * 400  # chunks that are read are read whole

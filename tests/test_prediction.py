@@ -1,3 +1,4 @@
+import gzip
 import os
 import signal
 import subprocess
@@ -410,6 +411,22 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     (tmp_path / "folder.tif").mkdir()
     with pytest.raises(UsageError, match="folder"):
         plan_prediction(str(scene), model, tmp_path / "folder.tif", HERE)
+
+
+def test_a_scene_that_is_compressed_as_a_whole_is_said_to_be_slow(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cube = fields_cube()[0]
+    for name, unpack in (("plain.bsq", bytes), ("packed.bsq", gzip.compress)):
+        scene = tmp_path / name
+        scene.write_bytes(unpack(cube.astype("<u2").tobytes()))
+        scene.with_suffix(".hdr").write_text(
+            f"ENVI\nsamples = {cube.shape[2]}\nlines = {cube.shape[1]}\nbands = {len(cube)}\n"
+            f"data type = 12\ninterleave = bsq\nfile compression = {int(unpack is not bytes)}\n"
+        )
+        predict(str(scene), model, tmp_path / f"{name}.tif", HERE)
+        assert ("gunzip it first" in caplog.text) == (unpack is not bytes)
+    assert np.array_equal(read(tmp_path / "plain.bsq.tif"), read(tmp_path / "packed.bsq.tif"))
 
 
 def test_a_map_without_a_class_is_said(

@@ -428,6 +428,23 @@ def test_vector_errors_name_what_there_is(tmp_path):
         open_truth(tmp_path / "broken.geojson", GRID)
 
 
+def test_features_that_share_an_id_are_read_without_a_word(tmp_path):
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"id": 1, "kind": kind},
+            "geometry": {"type": "Point", "coordinates": [col + 0.5, 0.5]},
+        }
+        for col, kind in enumerate((3, 5))
+    ]
+    crs = {"type": "name", "properties": {"name": "EPSG:32633"}}
+    collection = {"type": "FeatureCollection", "crs": crs, "features": features}
+    (tmp_path / "v.geojson").write_text(json.dumps(collection))
+    grid = PixelGrid(1, 3, Affine(1, 0, 0, 0, -1, 1), UTM)
+    truth = open_truth(tmp_path / "v.geojson", grid, field="kind")
+    assert truth.read(grid.window).tolist() == [[3, 5, 0]]
+
+
 def test_layers(tmp_path):
     path = tmp_path / "v.gpkg"
     write_features(path, [square(0, 0)], kind=[1])

@@ -12,6 +12,7 @@ from rasterio.rpc import RPC
 
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
+from hsiclust.rasters import GdalReader
 from hsiclust.rawcube import RawCube
 from hsiclust.scene import Scene
 from hsiclust.validity import Fills, valid_pixels
@@ -133,6 +134,11 @@ def test_the_mask_of_a_file(tmp_path: Path, inside: bool, shape: dict[str, objec
     assert np.array_equal(scene.valid(scene.read(window), window), expected()[2:7, 1:8])
     assert scene.holds_data(scene.read()).all()
     assert scene.sources == (() if inside else (f"{path}.msk",))
+    shared = scene.shared_by(3)
+    assert np.array_equal(shared.valid(shared.read(window), window), expected()[2:7, 1:8])
+    if isinstance(shared.reader, GdalReader):  # one handle a thread, and one size of the cache
+        assert shared.masking is shared.reader
+        assert shared.reader.threads == 3
 
 
 def test_a_file_without_a_mask_is_read_without_gdal(tmp_path: Path) -> None:
