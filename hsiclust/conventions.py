@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 import math
-import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from hsiclust.bands import Bands, bands_of_lists, is_wavelength_unit
 from hsiclust.cube import StoredArray
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
-
-log = logging.getLogger(__name__)
+from hsiclust.refsystems import known_crs, wkt_of
 
 _BAND_NAMES = frozenset(
     {
@@ -59,11 +53,6 @@ _GOOD_NAMES = frozenset({"good_wavelengths", "good_bands", "bbl"})
 _NODATA_NAMES = ("_FillValue", "missing_value", "nodata", "Data_Ignore_Value")
 _GRID_MAPPINGS = ("spatial_ref", "crs")
 _CRS_NAMES = ("crs_wkt", "spatial_ref", "proj:code", "epsg_code")
-# EPSG:32633, urn:ogc:def:crs:EPSG::32633, 32633
-_CRS_CODE = re.compile(
-    r"(?:(?:urn:ogc:def:crs:)?(EPSG|ESRI|OGC|IAU_\d+):(?:[\d.]*:)?)?(\w{1,16})",
-    re.ASCII | re.IGNORECASE,
-)
 _DEGREES = frozenset({"lat", "latitude", "lon", "longitude"})
 # Coordinates in float32 jitter by this much of a step; a real swath bends by more.
 _EVEN = 1e-2
@@ -188,7 +177,7 @@ def find_grid(
     rows, cols = (cube.array.shape[axis] for axis in axes[1:])
     mapping = _grid_mapping(cube, others)
     transform = _geotransform(mapping) or _even_coordinates(cube, others, axes)
-    crs = known_crs(name, [*_said_of_crs(mapping), *_said_of_crs(cube.attributes)])
+    crs = known_crs(name, map(_text, (*_said_of_crs(mapping), *_said_of_crs(cube.attributes))))
     if (
         crs is None
         and transform is not None
@@ -262,42 +251,6 @@ def even_step(values: NDArray[Any]) -> tuple[float, float] | None:
     if step == 0 or np.abs(numbers - even).max() > _EVEN * abs(step):
         return None
     return float(numbers[0]), step
-
-
-def known_crs(name: str, said: Sequence[Any]) -> str | None:
-    """The first reference system that is understood, as well-known text; None if none is.
-
-    Args:
-        name: The file, for a warning that something was said and is not understood.
-        said: Texts or EPSG numbers.
-    """
-    texts = [text for text in (_text(each).strip() for each in said) if text not in {"", "0"}]
-    known = next((wkt for text in texts if (wkt := wkt_of(text)) is not None), None)
-    if texts and known is None:
-        log.warning(
-            "%s: its reference system is not understood, and its map will have none: %.60r",
-            name,
-            texts[0],
-        )
-    return known
-
-
-def wkt_of(crs: str | int) -> str | None:
-    """A reference system as well-known text, from such a text or a number; None if unknown.
-
-    Of others that GDAL takes some are files and URLs, which it would open.
-    """
-    text = str(crs)
-    code = _CRS_CODE.fullmatch(text)
-    try:
-        with rasterio.Env():  # which has GDAL's own messages
-            if code is None:
-                found = CRS.from_wkt(text)
-            else:
-                found = CRS.from_authority((code[1] or "EPSG").upper(), code[2])
-    except (CRSError, ValueError):
-        return None
-    return str(found.to_wkt()) or None
 
 
 def find_nodata(attributes: Mapping[str, Any]) -> float | None:

@@ -102,17 +102,13 @@ def _unnamed(wanted: Mapping[str, int], held: Mapping[str, int]) -> str | None:
     return None
 
 
-def _is_name(name: str, number: int) -> bool:
-    """A number as text is none: it is what vectors have whose classes are numbers."""
-    return name not in ("", str(number))
-
-
 def _names(
     numbers: Iterable[int], own: Mapping[int, str], others: Mapping[int, str]
 ) -> dict[int, str]:
     def name(number: int) -> str:
         known = (names.get(number, "") for names in (own, others))
-        return next((name for name in known if _is_name(name, number)), f"class {number}")
+        telling = (name for name in known if _tells(_spelling(name, number), number))
+        return next(telling, f"class {number}")
 
     return {number: name(number) for number in numbers}
 

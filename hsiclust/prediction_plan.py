@@ -6,18 +6,19 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 
 from hsiclust import __version__
+from hsiclust.caveats import warn_of_panels, warn_of_scene
 from hsiclust.components import SceneComponents
-from hsiclust.devices import free_memory, resolve_device
+from hsiclust.cutting import block_side, cut_source
+from hsiclust.devices import resolve_device
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import MemoryPlanError, UsageError
+from hsiclust.errors import UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.labeljob import LabelJob
 from hsiclust.labelmap import rehearse_map
@@ -29,27 +30,17 @@ from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.models.base import Precision
 from hsiclust.output import refuse_existing, refuse_inputs
-from hsiclust.plan import Limits, Load, RunPlan, plan_run, plan_tiles
+from hsiclust.plan import RunPlan
 from hsiclust.predictoptions import PredictOptions, placed
-from hsiclust.readplan import Decoding, ReadPlan
 from hsiclust.remote import absolute_name
-from hsiclust.scene import Scene
 from hsiclust.sources import open_source
-from hsiclust.tilegrid import TileGrid
 from hsiclust.tiles import TileStore
 
 log = logging.getLogger(__name__)
 
-# Side of the blocks that the network sees at once: in smaller ones halos weigh more, larger ones
-# are no faster and take more memory.
-_BLOCK = 256
-# The same on a CUDA device: many processors are to have something to do.
-_DEVICE_BLOCK = 1024
 _HALF = 2  # bytes of a float16, which tile stores hold
 # Pixels from which on a trial, of a third of a second, takes less time than it may save.
 _WORTH_A_TRIAL = 2**26
-# Tiles of a run: each is two files, and a thing to remember. Scenes of a terabyte have a hundredth.
-_MOST_TILES = 2**22
 
 
 @dataclass(frozen=True)
@@ -168,9 +159,7 @@ def plan_prediction(
     outputs = map_paths(output, options.confidence)
     _refuse_inputs(outputs, options.store, source, scene, model_path)
     if isinstance(source, SceneComponents):
-        _warn_of_place(source.scene)
-        _warn_of_gzip(source.scene)
-        _warn_of_nodata(source.scene, model)
+        warn_of_scene(source.scene, model)
     area = source.grid.window
     if options.bounds is not None:
         area = source.grid.window_of_bounds(*options.bounds)
@@ -184,9 +173,9 @@ def plan_prediction(
     kept = None
     if earlier is not None and options.tile in (None, earlier.reading.tiles.tile_rows):
         kept, precision = earlier.reading, cast(Precision, earlier.precision)
-    run, reading = _plan(source, model, area, device, options, kept)
+    run, reading = cut_source(source, model, area, device, options, kept)
     if isinstance(source, SceneComponents):
-        _warn_of_panels(source.scene, reading)
+        warn_of_panels(source.scene, reading)
     job = LabelJob(
         source=scene,
         nodata=options.nodata,
@@ -197,7 +186,7 @@ def plan_prediction(
         device=options.device if options.engine.standing else str(device),
         confidence=options.confidence,
         threads=run.threads,
-        block=_DEVICE_BLOCK if options.device.startswith("cuda") else _block(device),
+        block=block_side("cuda" if options.device.startswith("cuda") else device.type),
         precision=precision,
         identity=identity,
         digest=digest,
@@ -246,51 +235,6 @@ def _precision(model: LabelModel, path: Path, asked: str) -> Precision:
     raise UsageError(f"{path}: this model computes in {' or '.join(model.precisions)}, not {asked}")
 
 
-def _block(device: torch.device) -> int:
-    return _DEVICE_BLOCK if device.type == "cuda" else _BLOCK
-
-
-def _warn_of_place(scene: Scene) -> None:
-    if scene.loose is not None:
-        log.warning(
-            "%s: lies on the ground by %s only, which a map does not keep; warp the scene first, "
-            "or its map has no place",
-            scene.path,
-            scene.loose,
-        )
-
-
-def _warn_of_gzip(scene: Scene) -> None:
-    if scene.layout.startswith("ENVI in") and scene.layout.endswith("gzip"):
-        log.warning(
-            "%s: is compressed as a whole: for each part, all before it is unpacked again; "
-            "gunzip it first, or a large one takes hours",
-            scene.path,
-        )
-
-
-def _warn_of_nodata(scene: Scene, model: LabelModel) -> None:
-    if model.nodata is not None and scene.nodata is None and scene.masking is None:
-        log.warning(
-            "%s: declares no nodata value (the model's scene had %g); every pixel is labelled "
-            "unless --nodata names one",
-            scene.path,
-            model.nodata,
-        )
-
-
-def _warn_of_panels(scene: Scene, reading: ReadPlan) -> None:
-    if scene.decoding is None or not scene.decoding.block or reading.panels == 1:
-        return
-    if scene.blocks[1] >= reading.tiles.area.cols:
-        log.warning(
-            "%s: its blocks are wider than what fits into memory: each is decoded %d times; "
-            "more --memory avoids that",
-            scene.path,
-            reading.panels,
-        )
-
-
 def _hidden_labels(output: Path) -> Path:
     """Where the labels of a map are kept until it is written, unless the user says where."""
     return output.with_name(f".{output.name}.labels.zarr")
@@ -304,70 +248,6 @@ def map_paths(output: Path, confidence: bool) -> list[Path]:
 def confidence_path(output: Path) -> Path:
     """Where the confidence map of a label map goes."""
     return output.with_name(f"{output.stem}_confidence{output.suffix}")
-
-
-def _plan(
-    source: SceneComponents | TileStore,
-    model: LabelModel,
-    area: Window,
-    device: torch.device,
-    options: PredictOptions,
-    kept: ReadPlan | None,
-) -> tuple[RunPlan, ReadPlan]:
-    """What is worked on at once, and how it is read; a run that goes on reads as it did."""
-    limits = Limits.of(options.memory, options.gpu_memory, free_memory(device))
-    if isinstance(source, TileStore):
-        if area != source.grid.window:
-            raise UsageError(f"{source.path}: a tile store is labelled whole, without --bounds")
-        reading = ReadPlan.of(source.tiles, 1, 1)
-        load = replace(
-            _load(model, device, None),
-            block=max(source.tiles.tile_rows, source.tiles.tile_cols),
-            decoding=Decoding(block=source.chunk_bytes, width=source.tiles.tile_cols),
-        )
-        return plan_tiles(load, options.engine, limits, reading), reading
-    load = _load(model, device, source.scene)
-    if kept is not None:
-        return _plan_of_rest(load, options, limits, kept), kept
-    plan = plan_run(area, load, options.engine, limits, options.tile)
-    tiles = TileGrid(source.grid.window, area, plan.tile_rows, plan.tile_cols, model.halo)
-    if (count := tiles.down * tiles.across) > _MOST_TILES:
-        raise UsageError(
-            f"{source.scene.path}: {area.rows} x {area.cols} pixels are {count} tiles, and a run "
-            f"has {_MOST_TILES} at most; take a larger --tile-size, or --bounds"
-        )
-    return plan, ReadPlan.of(tiles, plan.panel, source.scene.blocks[0])
-
-
-def _plan_of_rest(
-    load: Load, options: PredictOptions, limits: Limits, reading: ReadPlan
-) -> RunPlan:
-    """What is worked on at once by a run that goes on, in the memory that it is given now."""
-    try:
-        return plan_tiles(load, options.engine, limits, reading)
-    except MemoryPlanError as error:
-        raise MemoryPlanError(
-            f"{error}; the unfinished run keeps its tiles, unless --overwrite and another "
-            "--tile-size begin anew"
-        ) from None
-
-
-def _load(model: LabelModel, device: torch.device, scene: Scene | None) -> Load:
-    """What a pixel of a scene costs, or of a tile store where there is none."""
-    bands = 0 if scene is None else len(model.bands)
-    return Load(
-        bands=bands,
-        dtype="float16" if scene is None else scene.dtype,
-        blocks=(1, 1) if scene is None else scene.blocks,
-        piece=(1, 1) if scene is None else scene.piece_shape(bands),
-        components=model.needs.kept,
-        floats=model.needs.floats,
-        halo=model.halo,
-        block=_block(device),
-        fixed=model.needs.fixed,
-        decoding=None if scene is None else scene.decoding,
-        cuda=device.type == "cuda",
-    )
 
 
 def _run_hash(identity: str, digest: str, area: Window, options: PredictOptions) -> str:

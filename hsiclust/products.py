@@ -15,11 +15,11 @@ import numpy as np
 from affine import Affine
 
 from hsiclust.bands import Bands, bands_of_lists
-from hsiclust.conventions import known_crs, wkt_of
 from hsiclust.cube import CubeFacts, CubePart, check_array
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
 from hsiclust.hdf5 import Hdf5File, attributes_of, general_cube, hdf5_layout, split_name
+from hsiclust.refsystems import known_crs, wkt_of
 
 log = logging.getLogger(__name__)
 

@@ -142,36 +142,3 @@ class ReadPlan:
     def _at(self, row: int) -> int:
         """Which of the steps from `first` on, or before it, holds a row."""
         return (row - self.first) // self.height
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """What a library takes that decodes whole blocks, beside what it gives.
-
-    Attributes:
-        cache: Bytes that it keeps in each process, however little is read.
-        kept: Bytes of blocks that each thread needs it to keep; together they may be more.
-        block: Bytes of a block with all bands that are decoded together; 0 where none is.
-        width: Columns of a block.
-        piece: Bytes that are decoded at once, where a block is no larger.
-    """
-
-    cache: int = 0
-    kept: int = 0
-    block: int = 0
-    width: int = 1
-    piece: int = 0
-
-    def of_process(self, threads: int) -> int:
-        """Bytes that are kept for so many threads."""
-        return max(self.cache, self.kept * threads)
-
-    def beside(self, cols: int, nbytes: int) -> int:
-        """Bytes of a thread that reads so many columns: blocks decoded, and what is taken of them.
-
-        Args:
-            cols: Columns.
-            nbytes: Bytes that it reads at once.
-        """
-        blocks = -(-cols // self.width) * self.block
-        return 2 * max(blocks, min(nbytes, self.piece))

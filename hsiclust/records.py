@@ -9,8 +9,8 @@ from typing import Any
 from affine import Affine
 
 from hsiclust.bands import Bands
-from hsiclust.conventions import wkt_of
 from hsiclust.grid import PixelGrid, Window
+from hsiclust.refsystems import wkt_of
 from hsiclust.tilegrid import TileGrid
 
 

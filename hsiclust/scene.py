@@ -25,6 +25,7 @@ from hsiclust.errors import InputError
 from hsiclust.geozarr import is_zarr, open_zarr, zarr_cube
 from hsiclust.grid import Piece, PixelGrid, Window
 from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
+from hsiclust.load import Decoding
 from hsiclust.products import hdf5_cube
 from hsiclust.rasters import (
     GDAL_CACHE_BYTES,
@@ -39,7 +40,6 @@ from hsiclust.rasters import (
 )
 from hsiclust.rawcube import RawCube
 from hsiclust.rawtiff import raw_tiff
-from hsiclust.readplan import Decoding
 from hsiclust.remote import absolute_name, is_remote, source_stamp
 from hsiclust.scratch import Scratch
 from hsiclust.tiledcube import TiledCube

@@ -8,9 +8,10 @@ from hsiclust.devices import parse_bytes, resolve_device, total_memory
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import DeviceError, MemoryPlanError, UsageError
 from hsiclust.grid import Window
-from hsiclust.plan import Limits, Load, RunPlan, Share, plan_run, plan_tiles
+from hsiclust.load import Decoding, Load, Share
+from hsiclust.plan import Limits, RunPlan, plan_run, plan_tiles
 from hsiclust.predictoptions import PredictOptions, placed
-from hsiclust.readplan import Decoding, ReadPlan
+from hsiclust.readplan import ReadPlan
 from hsiclust.tilegrid import TileGrid
 
 LOAD = Load(

@@ -18,7 +18,7 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
-from hsiclust import labelmap, labelmodel, labels, prediction, prediction_plan
+from hsiclust import cutting, labelmap, labelmodel, labels, prediction, prediction_plan
 from hsiclust.api import export, predict
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
@@ -296,7 +296,7 @@ def test_there_are_no_more_tiles_than_a_run_can_keep(
 ) -> None:
     options = replace(HERE, tile=16)
     tiles = plan_prediction(str(fields[0]), model, tmp_path / "map.tif", options).job.tiles
-    monkeypatch.setattr(prediction_plan, "_MOST_TILES", len(tiles) - 1)
+    monkeypatch.setattr(cutting, "_MOST_TILES", len(tiles) - 1)
     with pytest.raises(
         UsageError, match=rf"are {len(tiles)} tiles, and a run has {len(tiles) - 1}"
     ):

@@ -67,6 +67,15 @@ def test_raw_envi_reads_what_gdal_reads(
     assert np.array_equal(block, cube)
 
 
+def envi_that_says(folder: Path, cube: NDArray[np.generic], said: str, otherwise: str) -> Path:
+    """A big-endian BIL with another entry in its header."""
+    path = write_envi(folder / "a.img", cube, "bil", byte_order=1, offset=37)
+    header = path.with_suffix(".hdr")
+    assert said in header.read_text()
+    header.write_text(header.read_text().replace(said, otherwise))
+    return path
+
+
 @pytest.mark.parametrize(
     ("said", "otherwise"),
     [
@@ -83,10 +92,7 @@ def test_header_entries_are_taken_as_gdal_takes_them(
     tmp_path: Path, said: str, otherwise: str
 ) -> None:
     cube = fields_cube(13, 17, 5)[0].astype("int16")
-    path = write_envi(tmp_path / "a.img", cube, "bil", byte_order=1, offset=37)
-    header = path.with_suffix(".hdr")
-    assert said in header.read_text()
-    header.write_text(header.read_text().replace(said, otherwise))
+    path = envi_that_says(tmp_path, cube, said, otherwise)
     with open_raster(str(path)) as dataset:
         expected = dataset.read()
     assert np.array_equal(Scene.open(path).read(), expected)
@@ -107,10 +113,7 @@ def test_a_header_that_does_not_tell_where_the_pixels_lie(
 ) -> None:
     """GDAL would read something else, and say nothing."""
     cube = fields_cube(13, 17, 5)[0].astype("int16")
-    path = write_envi(tmp_path / "a.img", cube, "bil", byte_order=1, offset=37)
-    header = path.with_suffix(".hdr")
-    assert said in header.read_text()
-    header.write_text(header.read_text().replace(said, otherwise))
+    path = envi_that_says(tmp_path, cube, said, otherwise)
     with pytest.raises(InputError, match=re.escape(f"a.img: its header has {otherwise}; ")):
         Scene.open(path)
 
