@@ -140,8 +140,8 @@ def one_round(subject: Subject, sample: Sample, model: Path, patience: float) ->
             _prepare(subject, state)
             spent = seconds(reader, subject.nbytes, patience)
             times.readings.setdefault(reader.name, []).append(spent)
-        times.network.append(subject.pixels * subject.network.run(sample))
-        times.model.append(subject.pixels * subject.model.run(sample))
+        times.network.append(subject.network.seconds(sample, subject.pixels))
+        times.model.append(subject.model.seconds(sample, subject.pixels))
         _prepare(subject, state)
         times.predictions.append(predict(subject.path, model))
         print(
@@ -186,6 +186,7 @@ def line(subject: Subject, state: str) -> list[str]:
     rate = subject.pixels / statistics.median(times.predict) / 1e6
     ratios = (
         times.over(lambda reading, network, model: max(reading, network)),
+        times.over(lambda reading, network, model: reading + network),
         times.over(lambda reading, network, model: max(reading, model)),
         times.over(lambda reading, network, model: reading + model),
     )
@@ -243,8 +244,8 @@ def body(subjects: Sequence[Subject], options: argparse.Namespace) -> str:
     header = (
         *("layout", "file", "reading alone, s", "network alone, s", "model alone, s"),
         *("predict, s", "whole command, s", "Mpixel/s"),
-        *("predict / max(reading, network)", "predict / max(reading, model)"),
-        "predict / (reading + model)",
+        *("predict / max(reading, network)", "predict / (reading + network)"),
+        *("predict / max(reading, model)", "predict / (reading + model)"),
     )
     rows = [line(each, state) for each in subjects for state in STATES]
     readers_header = ("layout", "reader", "cold, GB/s", "warm, GB/s")
@@ -263,10 +264,10 @@ def body(subjects: Sequence[Subject], options: argparse.Namespace) -> str:
         f"{held:.1%} of it. The machine has {memory / 2**30:.0f} GiB of memory.",
         f"Reading alone: the fastest reader of each round, {cores()} threads; every byte is copied "
         "into memory, or decoded. Network and model alone: "
-        f"at most {_ROWS} rows of the scene in memory, {cores()} threads with a tile each, times "
-        "the scene's pixels; the model is spectral transform and network. predict: the time that "
-        "the command reports, from opening to the finished map; whole command: with the start of "
-        "the program.",
+        f"at most {_ROWS} rows of the scene in memory, {cores()} threads with a tile each, again "
+        "and again until the scene's pixels are done; the model is spectral transform and network. "
+        "predict: the time that the command reports, from opening to the finished map; whole "
+        "command: with the start of the program.",
         table(header, rows),
         interleaves(subjects),
         f"Readers, in pixels' bytes. Those more than {_SLOW:.0f} times slower than the fastest "
