@@ -245,7 +245,7 @@ def body(
     ]
     return (
         f"On {name}. Median of {options.rounds} rounds, least and greatest in brackets.\n\n"
-        "The network alone, components on the device to class numbers on the device; 30 components "
+        "The network alone, components on the device to class numbers on the device; 16 components "
         "for the dense encoders, which put the channels last themselves, 8 for the original one; "
         "random weights. Products of float32 are not rounded unless TF32 is named.\n\n"
         f"{table(header, networks)}\n\n"
