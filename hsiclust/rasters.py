@@ -93,11 +93,11 @@ def common_type(path: str, dataset: DatasetReader) -> np.dtype[Any]:
     Raises:
         InputError: One holds neither integers nor floating numbers.
     """
-    kinds = [np.dtype(name) for name in dict.fromkeys(dataset.dtypes)]
-    for kind in kinds:
-        if kind.kind not in "iuf":
-            raise InputError(f"{path}: holds {kind.name} values; a scene holds integers or floats")
-    return np.result_type(*kinds)
+    names = list(dict.fromkeys(dataset.dtypes))
+    for name in names:  # complex integers have a name that NumPy does not know
+        if name.startswith("complex") or np.dtype(name).kind not in "iuf":
+            raise InputError(f"{path}: holds {name} values; a scene holds integers or floats")
+    return np.result_type(*names)
 
 
 def loose_place(dataset: DatasetReader) -> str | None:
@@ -205,6 +205,8 @@ class GdalReader:
             with rasterio.Env(GDAL_CACHEMAX=self._cache, **gdal_settings(self.path)):
                 yield self._dataset(), there
         except (RasterioError, OSError) as error:
+            # GDAL says once that a source of a VRT is gone; asked again it gives zeros for it.
+            vars(self._handles).pop("dataset", None)
             raise InputError(
                 f"{self.path}: rows {window.row} to {window.row_stop - 1}, columns {window.col} "
                 f"to {window.col_stop - 1} cannot be read: {innermost_message(error)}"

@@ -2,13 +2,16 @@ import gzip
 import os
 import pickle
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 from affine import Affine
-from conftest import UTM, fields_cube, write_raster
+from conftest import TRANSFORM, UTM, fields_cube, write_raster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -290,6 +293,37 @@ def test_complex_values_are_refused(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", np.ones((2, 3, 4), np.complex64))
     with pytest.raises(InputError, match="complex64"):
         Scene.open(path)
+
+
+def test_complex_integers_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=6,
+        height=5,
+        count=2,
+        dtype="complex_int16",
+        transform=TRANSFORM,
+    ):
+        pass
+    with pytest.raises(InputError, match="holds complex_int16 values"):
+        Scene.open(path)
+
+
+def test_a_source_of_a_vrt_that_is_gone_is_named_every_time(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "scene.tif", fields_cube()[0])
+    shutil.copy(source, tmp_path / "other.tif")
+    path = tmp_path / "scene.vrt"
+    rasterio.shutil.copy(source, path, driver="VRT")
+    before, name, after = path.read_text().rpartition(">scene.tif<")
+    path.write_text(before + name.replace("scene", "other") + after)
+    scene = Scene.open(path)
+    (tmp_path / "other.tif").unlink()
+    for _ in range(3):  # what fails is tried again
+        with pytest.raises(InputError, match=r"scene\.vrt: rows 0 to 59.*other\.tif"):
+            scene.read()
 
 
 def test_a_damaged_block_is_named(tmp_path: Path) -> None:
