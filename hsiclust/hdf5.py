@@ -52,11 +52,14 @@ def is_hdf5(name: str) -> bool:
     file = Path(split_name(name)[0])
     if not file.is_file():
         return False
+    size = file.stat().st_size
+    offset = 0
     with file.open("rb") as stream:
-        for offset in (0, 512, 1024, 2048):  # HDF5 may begin after a block of the user's
+        while offset < size:  # HDF5 may begin after a block of the user's, 512 bytes times 2^n
             stream.seek(offset)
             if stream.read(len(_SIGNATURE)) == _SIGNATURE:
                 return True
+            offset = max(512, 2 * offset)
     return False
 
 
@@ -81,11 +84,24 @@ class Hdf5File(Mapping[str, "h5py.Dataset"]):
         found = self.object(name)
         if not isinstance(found, self._h5py.Dataset):
             raise KeyError(name)
-        if found.external or found.is_virtual:
+        if _lies_elsewhere(found):
             raise InputError(
                 f"{self.path}: {name}: its values lie in other files, which are not read"
             )
         return found
+
+    def check_inside(self, array: str | None) -> None:
+        """Check where values lie before GDAL has them: it reads those of other files.
+
+        Args:
+            array: The array that is meant; None for all.
+
+        Raises:
+            InputError: They lie in another file.
+        """
+        for name in self if array is None else (array,):
+            if isinstance(self.object(name), self._h5py.Dataset):
+                self.__getitem__(name)
 
     def object(self, name: str) -> h5py.Dataset | h5py.Group | None:
         """An array or a group, by hard links alone; GDAL writes blanks in names as underscores."""
@@ -111,18 +127,26 @@ class Hdf5File(Mapping[str, "h5py.Dataset"]):
     @property
     def _names(self) -> list[str]:
         names: list[str] = []
-        self._collect(self.root, "", names, 0)
+        self._collect(self.root, "", names, {self.root})
         return names
 
-    def _collect(self, group: h5py.Group, prefix: str, names: list[str], depth: int) -> None:
+    def _collect(
+        self, group: h5py.Group, prefix: str, names: list[str], seen: set[h5py.Group]
+    ) -> None:
+        """Names of all arrays; of a group that has several names, by the first."""
         for name in group:
-            if len(names) >= _MOST_OBJECTS or depth > _DEEPEST:
-                raise InputError(f"{self.path}: too many arrays or groups within groups; name one")
+            if len(names) >= _MOST_OBJECTS or prefix.count("/") > _DEEPEST:
+                raise InputError(
+                    f"{self.path}: more than {_MOST_OBJECTS} arrays, or {_DEEPEST} groups within "
+                    "each other; copy the cube into a file of its own"
+                )
             if not self._inside(group, name):
                 continue
             found = group[name]
             if isinstance(found, self._h5py.Group):
-                self._collect(found, f"{prefix}{name}/", names, depth + 1)
+                if found not in seen:
+                    seen.add(found)
+                    self._collect(found, f"{prefix}{name}/", names, seen)
             elif isinstance(found, self._h5py.Dataset):
                 names.append(f"{prefix}{name}")
 
@@ -131,7 +155,7 @@ class Hdf5File(Mapping[str, "h5py.Dataset"]):
         found = []
         for name in self:
             array = self.object(name)
-            if array is not None and not array.external and not array.is_virtual:
+            if array is not None and array.shape is not None and not _lies_elsewhere(array):
                 found.append(_variable(name, array))
         return found
 
@@ -166,6 +190,7 @@ def general_cube(file: Hdf5File, array: str | None) -> CubeFacts | None:
             raise InputError(f"{file.path}: holds no array {array}; it holds {_some(variables)}")
         cubes = [each for each in cubes if each.array == wanted]
     if not cubes:
+        file.check_inside(array)
         return None
     clear = [each for each in cubes if find_axes(each, variables) is not None]
     if len(clear) > 1:
@@ -212,6 +237,10 @@ def attributes_of(item: h5py.Dataset | h5py.Group) -> dict[str, Any]:
             continue
         found[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     return found
+
+
+def _lies_elsewhere(array: h5py.Dataset) -> bool:
+    return bool(array.external or array.is_virtual)
 
 
 def _variable(name: str, array: h5py.Dataset) -> Variable:

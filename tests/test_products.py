@@ -378,6 +378,44 @@ def test_values_in_other_files_are_not_read(tmp_path: Path) -> None:
         Scene.open(path)
 
 
+@pytest.mark.parametrize("name", ["{}", 'HDF5:"{}"://data'])
+@pytest.mark.parametrize("virtual", [False, True])
+def test_gdal_is_not_given_values_of_other_files(tmp_path: Path, name: str, virtual: bool) -> None:
+    (tmp_path / "raw").write_bytes(bytes(ROWS * COLS * 2))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.zeros((ROWS, COLS), "i2")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        if virtual:
+            layout = h5py.VirtualLayout((ROWS, COLS), "i2")
+            layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "data", (ROWS, COLS))
+            file.create_virtual_dataset("data", layout)
+        else:
+            outside = [(str(tmp_path / "raw"), 0, ROWS * COLS * 2)]
+            file.create_dataset("data", (ROWS, COLS), "i2", external=outside)
+    with pytest.raises(InputError, match="data: its values lie in other files"):
+        Scene.open(name.format(path))
+
+
+def test_arrays_without_values_and_groups_within_themselves(tmp_path: Path) -> None:
+    cube = fields_cube(ROWS, COLS, BANDS)[0]
+    path = write_general(tmp_path / "a.h5", cube, (0, 1, 2))
+    with h5py.File(path, "a") as file:
+        file["empty"] = h5py.Empty("f4")
+        file["group/above"] = file["/"]
+    assert np.array_equal(Scene.open(path).read(), cube)
+
+
+@pytest.mark.parametrize("size", [512, 4096, 2**16])
+def test_hdf5_begins_after_a_block_of_the_users(tmp_path: Path, size: int) -> None:
+    cube = fields_cube(ROWS, COLS, BANDS)[0]
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", userblock_size=size) as file:
+        file["data"] = cube.transpose(1, 2, 0)
+        file["wavelength"] = CENTRES
+    assert np.array_equal(Scene.open(path).read(), cube)
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     path = write_emit(tmp_path / "a.nc", fields_cube(ROWS, COLS, BANDS)[0].astype(np.float32))
     with h5py.File(path) as file:
