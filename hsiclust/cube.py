@@ -274,12 +274,16 @@ def check_array(where: str, array: StoredArray) -> None:
     """Check that an array can be part of a cube, before a value of it is read.
 
     Raises:
-        InputError: It is no numeric array, or one of its chunks would fill the memory.
+        InputError: It is no numeric array, or one of its chunks is empty, or would fill the memory.
     """
     if array.dtype.kind not in "iuf":
         raise InputError(f"{where}: holds {array.dtype} values; a scene holds integers or floats")
     if array.chunks is None:
         return
+    if min(array.chunks) < 1:
+        raise InputError(
+            f"{where}: its chunks are {array.chunks}, which hold nothing; write it again"
+        )
     size = math.prod(array.chunks) * array.dtype.itemsize
     if size > _LARGEST_CHUNK:
         raise InputError(

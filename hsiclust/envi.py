@@ -29,6 +29,7 @@ _DATA_TYPES = {
 }
 # What GDAL takes of an entry that is to be an integer: others write "512.0", or a note behind it.
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?(\.?[0-9]|nan|inf)", re.IGNORECASE)
 _GZIP_SIZE = 4  # bytes at the end of a gzip file that say how many are compressed in it
 _PART_BYTES = 2**20
 _DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
@@ -47,6 +48,7 @@ def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) 
             header does not tell where its pixels lie.
     """
     interleave = _interleave(path, header)
+    _check_told(path, header)
     data_type = _DATA_TYPES.get(_integer(path, header, "data_type"))
     order = ">" if _integer(path, header, "byte_order") else "<"
     offset = _integer(path, header, "header_offset")
@@ -137,6 +139,21 @@ def _interleave(path: str, header: Mapping[str, str]) -> Interleave | None:
     raise InputError(
         f"{path}: its header has interleave = {entry.strip()}; bsq, bil or bip is expected"
     )
+
+
+def _check_told(path: str, header: Mapping[str, str]) -> None:
+    """Check that a header says of which type its values are, and that its nodata is a number.
+
+    Raises:
+        InputError: GDAL would take them for bytes, or 0 for nodata.
+    """
+    if not header.get("data_type", "").strip():
+        raise InputError(f"{path}: its header has no data type; 12 means uint16, 4 float32")
+    ignored = header.get("data_ignore_value")
+    if ignored is not None and _NUMBER.match(ignored.strip()) is None:
+        raise InputError(
+            f"{path}: its header has data ignore value = {ignored.strip()}; a number is expected"
+        )
 
 
 def _integer(path: str, header: Mapping[str, str], key: str) -> int:

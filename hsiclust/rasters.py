@@ -82,7 +82,16 @@ def innermost_message(error: BaseException) -> str:
 
 
 def grid_of(dataset: DatasetReader) -> PixelGrid:
-    """The pixel grid of an open dataset."""
+    """The pixel grid of an open dataset.
+
+    Raises:
+        InputError: It lies nowhere.
+    """
+    if not np.isfinite(dataset.transform).all():
+        raise InputError(
+            f"{dataset.name}: its place is no number: {dataset.transform.to_gdal()}; mend the map "
+            "info or geotransform in it, or take it out"
+        )
     crs = dataset.crs.to_wkt() if dataset.crs else None
     return PixelGrid(dataset.height, dataset.width, dataset.transform, crs)
 

@@ -263,6 +263,15 @@ def test_a_chunk_as_large_as_memory_is_refused(tmp_path: Path) -> None:
         Scene.open(tmp_path / "a.zarr")
 
 
+def test_chunks_of_nothing_are_refused(tmp_path: Path) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr", version=2)
+    metadata = path / "reflectance" / ".zarray"
+    said = json.loads(metadata.read_text())
+    metadata.write_text(json.dumps({**said, "chunks": [0, *said["chunks"][1:]]}))
+    with pytest.raises(InputError, match=r"scene\.zarr: its chunks are \(0, "):
+        Scene.open(path)
+
+
 class _Trap:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.mkdir, ("trapped",)

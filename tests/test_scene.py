@@ -109,6 +109,8 @@ def test_header_entries_are_taken_as_gdal_takes_them(
         ("header offset = 37", "header offset = {37}"),
         ("byte order = 1", "byte order = big"),
         ("file compression = 0", "file compression = yes"),
+        ("file compression = 0", "data ignore value = {-9999}"),
+        ("file compression = 0", "data ignore value = none"),
     ],
 )
 def test_a_header_that_does_not_tell_where_the_pixels_lie(
@@ -119,6 +121,23 @@ def test_a_header_that_does_not_tell_where_the_pixels_lie(
     path = envi_that_says(tmp_path, cube, said, otherwise)
     with pytest.raises(InputError, match=re.escape(f"a.img: its header has {otherwise}; ")):
         Scene.open(path)
+
+
+def test_a_header_without_data_type(tmp_path: Path) -> None:
+    """GDAL would read bytes."""
+    path = envi_that_says(tmp_path, fields_cube(13, 17, 5)[0], "data type = 2\n", "")
+    with pytest.raises(InputError, match=r"a\.img: its header has no data type"):
+        Scene.open(path)
+
+
+@pytest.mark.parametrize("said", ["-9999", "-9.999e3", " -9999.0 ; none", "nan", "-.5", "-Inf"])
+def test_a_nodata_that_is_a_number(tmp_path: Path, said: str) -> None:
+    path = write_envi(
+        tmp_path / "a.img",
+        fields_cube(5, 6, 3)[0].astype(np.float32),
+        extra=f"data ignore value = {said}\n",
+    )
+    assert repr(Scene.open(path).nodata) == repr(float(said.partition(";")[0]))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -219,6 +238,13 @@ def test_the_grid_is_the_files_own(tmp_path: Path, transform: Affine) -> None:
     assert (grid.rows, grid.cols) == (7, 9)
     assert grid.transform == transform
     assert grid.crs == UTM
+
+
+def test_a_scene_whose_place_is_no_number(tmp_path: Path) -> None:
+    place = "map info = {UTM, 1, 1, nan, 4600000, 30, 30, 33, North, WGS-84}\n"
+    path = write_envi(tmp_path / "a.img", fields_cube(5, 6, 3)[0], extra=place)
+    with pytest.raises(InputError, match=r"a\.img: its place is no number: \(nan, 30\.0"):
+        Scene.open(path)
 
 
 def test_a_scene_without_georeference_opens_without_a_warning(tmp_path: Path) -> None:
