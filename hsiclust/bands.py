@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,19 @@ _NANOMETRES = {
     "micron": 1e3,
     "micrometer": 1e3,
     "micrometre": 1e3,
+    "angstrom": 0.1,
+    "mm": 1e6,
+    "millimeter": 1e6,
+    "millimetre": 1e6,
+    "cm": 1e7,
+    "centimeter": 1e7,
+    "centimetre": 1e7,
+    "m": 1e9,
+    "meter": 1e9,
+    "metre": 1e9,
 }
+# What ENVI calls numbers of bands that are no lengths.
+_NO_LENGTHS = frozenset({"index", "wavenumber", "ghz", "mhz"})
 _NAMED_WAVELENGTH = re.compile(
     r"(?P<value>\d+(?:\.\d+)?)\s*"
     r"(?P<unit>nm|[uµ\u03bc]m|nanomet(?:er|re)s?|micro(?:n|met(?:er|re))s?)\b",
@@ -117,8 +130,8 @@ def bands_of_lists(
 
 
 def is_wavelength_unit(text: str) -> bool:
-    """Whether a text is a unit that wavelengths come in."""
-    return text.strip().lower().removesuffix("s") in _NANOMETRES
+    """Whether a text is a unit that hardly anything but wavelengths comes in."""
+    return _NANOMETRES.get(_singular(text), math.inf) <= _NANOMETRES["um"]
 
 
 def _in_nanometres(
@@ -139,6 +152,8 @@ def _header_wavelengths(header: Mapping[str, str], count: int) -> _Spectral | No
     if centres is None:
         return None
     units = header.get("wavelength_units", "").strip()
+    if _singular(units) in _NO_LENGTHS:
+        return None
     factor = _factor(units, centres)
     fwhm = _numbers(header.get("fwhm"), count)
     scaled = None if fwhm is None else tuple(round(width * factor, 6) for width in fwhm)
@@ -160,6 +175,8 @@ def _tagged_wavelengths(tags: Tags) -> _Spectral | None:
     if centres is None:
         return None
     units = lower[0].get("wavelength_units", "")
+    if _singular(units) in _NO_LENGTHS:
+        return None
     factor = _factor(units, centres)
     scaled = tuple(round(centre * factor, 6) for centre in centres)
     return scaled, _column(lower, "fwhm", factor), units or "unknown"
@@ -187,9 +204,13 @@ def _named_wavelengths(names: Sequence[str]) -> _Spectral | None:
     return tuple(round(centre, 6) for centre in centres), None, matches[0]["unit"]
 
 
+def _singular(units: str) -> str:
+    return units.strip().lower().removesuffix("s")
+
+
 def _factor(units: str, values: Sequence[float]) -> float:
     """Nanometres in one unit; without a known unit, from the size of the values."""
-    known = _NANOMETRES.get(units.strip().lower().removesuffix("s"))
+    known = _NANOMETRES.get(_singular(units))
     if known is not None:
         return known
     return 1e3 if values and max(values) < _LARGEST_MICROMETRE else 1.0

@@ -35,6 +35,24 @@ def test_wavelengths_in_band_names(names: list[str], expected: tuple[float, ...]
     assert describe_bands(names, {}, NONE, NONE).wavelengths == expected
 
 
+@pytest.mark.parametrize(
+    ("units", "values", "expected"),
+    [
+        ("Angstroms", "4000, 5000", (400.0, 500.0)),
+        ("Millimeters", "0.0004, 0.0005", (400.0, 500.0)),
+        ("m", "4e-7, 5e-7", (400.0, 500.0)),
+        ("Index", "1, 2", None),
+        ("Wavenumber", "25000, 20000", None),
+        ("GHz", "1, 2", None),
+    ],
+)
+def test_units_of_envi(units: str, values: str, expected: tuple[float, ...] | None) -> None:
+    header = {"wavelength": f"{{{values}}}", "wavelength_units": units}
+    tags = [{"wavelength": value, "wavelength_units": units} for value in values.split(", ")]
+    assert describe_bands(["", ""], header, [{}, {}], [{}, {}]).wavelengths == expected
+    assert describe_bands(["", ""], header, [{}, {}], tags).wavelengths == expected
+
+
 def test_imagery_and_plain_tags() -> None:
     imagery = [{"CENTRAL_WAVELENGTH_UM": f"0.{i}", "FWHM_UM": "0.01"} for i in (4, 5, 6)]
     bands = describe_bands(["a", "b", "c"], {}, imagery, NONE)
