@@ -111,7 +111,8 @@ def data_file_of_header(header: Path) -> Path:
     found = data_files_of_header(header)
     if not found:
         raise InputError(
-            f"{header}: no data file beside this ENVI header (looked for {header.stem}.*)"
+            f"{header}: no data file beside this ENVI header: none is called {header.stem}, or so "
+            f"with {', '.join(_DATA_SUFFIXES[1:])}; name the data file itself"
         )
     return found[0]
 

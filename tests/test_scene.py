@@ -185,7 +185,8 @@ def test_header_appended_to_the_data_files_name(tmp_path: Path) -> None:
 def test_header_without_data_file(tmp_path: Path) -> None:
     path = write_envi(tmp_path / "a.img", fields_cube(5, 6, 3)[0])
     path.unlink()
-    with pytest.raises(InputError, match="no data file beside"):
+    (tmp_path / "a.refl").touch()
+    with pytest.raises(InputError, match=r"no data file beside.*\.img.*name the data file itself"):
         Scene.open(path.with_suffix(".hdr"))
 
 
