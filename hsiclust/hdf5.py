@@ -102,6 +102,14 @@ class Hdf5File(Mapping[str, "h5py.Dataset"]):
         for name in self if array is None else (array,):
             if isinstance(self.object(name), self._h5py.Dataset):
                 self.__getitem__(name)
+        leading_out = None if array is not None else self.root.visititems_links(self._leads_out)
+        if leading_out is not None:
+            raise InputError(
+                f"{self.path}: {leading_out}: leads into another file, which is not read"
+            )
+
+    def _leads_out(self, name: str, link: object) -> str | None:
+        return name if isinstance(link, self._h5py.ExternalLink) else None
 
     def object(self, name: str) -> h5py.Dataset | h5py.Group | None:
         """An array or a group, by hard links alone; GDAL writes blanks in names as underscores."""

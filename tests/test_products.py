@@ -364,6 +364,15 @@ def test_links_out_of_the_file_are_not_followed(tmp_path: Path) -> None:
         Scene.open(f'HDF5:"{path}"://data')
 
 
+def test_gdal_follows_no_links_out_of_the_file(tmp_path: Path) -> None:
+    secret = write_general(tmp_path / "secret.h5", fields_cube(ROWS, COLS, BANDS)[0], (0, 1, 2))
+    path = tmp_path / "a.nc"
+    with h5py.File(path, "w") as file:
+        file["group/cube"] = h5py.ExternalLink(secret.name, "/data")
+    with pytest.raises(InputError, match=r"a\.nc: group/cube: leads into another file"):
+        Scene.open(path)
+
+
 def test_values_in_other_files_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(bytes(ROWS * COLS * BANDS * 2))
     path = tmp_path / "a.h5"
