@@ -51,6 +51,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: is a folder; name a file to write")
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(f"{path}: is there already; --overwrite replaces it")
+    refuse_missing_folder(path)
+
+
+def refuse_missing_folder(path: Path) -> None:
+    """Check that what is to be written has a folder to be written in.
+
+    Raises:
+        UsageError: It has none.
+    """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.absolute().parent}")
 

@@ -29,7 +29,7 @@ from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.models.base import Precision
-from hsiclust.output import refuse_existing, refuse_inputs
+from hsiclust.output import refuse_existing, refuse_inputs, refuse_missing_folder
 from hsiclust.plan import RunPlan
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.remote import absolute_name
@@ -213,6 +213,7 @@ def _refuse_inputs(
     if store is not None and isinstance(place := store_location(store), Path):
         if place in outputs:
             raise UsageError(f"--store {store}: is the map itself; name another store")
+        refuse_missing_folder(place)
         written.append(place)
     for path in written:
         refuse_inputs(path, scene, *data, model)

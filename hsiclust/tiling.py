@@ -13,7 +13,7 @@ from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.grid import Bounds, Window
 from hsiclust.location import Location, is_there, locked_location, remove_store, store_location
 from hsiclust.modelfile import load_model
-from hsiclust.output import refuse_inputs
+from hsiclust.output import refuse_inputs, refuse_missing_folder
 from hsiclust.recipe import area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
@@ -65,12 +65,14 @@ def tile(
 
     Raises:
         InputError: The scene cannot be used.
-        OutputExistsError: A finished store, or anything else, is there.
+        OutputExistsError: A finished store is there.
+        UsageError: Anything else is, the store's folder is not, or an option is out of range.
         StorageError: S3 does not answer, or refuses.
     """
     where = store_location(output)
     if isinstance(where, Path):
         refuse_inputs(where, *files_of(path, options.model))
+        refuse_missing_folder(where)
     if is_there(where) and not is_tile_store(where):
         raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)

@@ -682,6 +682,9 @@ def test_a_store_never_replaces_what_is_no_store(
     options = replace(HERE, store=str(tmp_path / "map.tif"))
     with pytest.raises(UsageError, match="is the map itself"):
         predict(str(fields[0]), model, tmp_path / "map.tif", options)
+    options = replace(HERE, store=str(tmp_path / "none" / "labels.zarr"))
+    with pytest.raises(UsageError, match=r"labels\.zarr: there is no folder .*none"):
+        predict(str(fields[0]), model, tmp_path / "map.tif", options)
     assert (keep / "thesis.txt").read_text() == "data"
     assert not (tmp_path / "map.tif").exists()
 

@@ -137,6 +137,14 @@ def test_what_is_no_store_is_never_replaced(
     assert fields[0].exists()
 
 
+def test_a_store_without_a_folder_is_refused_before_the_work(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling, "fit_to_scenes", None)
+    with pytest.raises(UsageError, match=r"store\.zarr: there is no folder .*none"):
+        tile(str(fields[0]), tmp_path / "none" / "store.zarr", OPTIONS)
+
+
 def test_a_tiling_of_a_changed_scene_starts_again(
     fields: tuple[Path, Path], tmp_path: Path
 ) -> None:
