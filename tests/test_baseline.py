@@ -220,6 +220,15 @@ def test_the_cap_on_labels_is_told(
     assert max(method.machine.support) <= 5
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_callers_random_numbers_stay_as_they_are(name: str) -> None:
+    before = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    studied(name)
+    after = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    assert before["pos"] == after["pos"]
+    np.testing.assert_array_equal(before["key"], after["key"])
+
+
 def test_a_model_comes_back_as_it_was(fitted: Baseline, saved: Path) -> None:
     again = load_model(saved).method
     assert isinstance(again, Baseline)
