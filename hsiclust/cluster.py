@@ -27,7 +27,9 @@ class EngineOptions:
     """Where tiles are worked on.
 
     Attributes:
-        workers: Worker processes on this machine; None works in threads of this process.
+        workers: Worker processes on this machine; None works in threads of this process. Each
+            begins by importing the script that runs, which so has to keep its work behind
+            `if __name__ == "__main__":`.
         scheduler: Address of a standing Dask scheduler instead.
         scheduler_file: File in which a standing scheduler wrote its address, instead.
         threads: Most threads at work, over all workers of this machine, or of each worker of a

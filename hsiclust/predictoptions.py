@@ -11,6 +11,7 @@ import torch
 from hsiclust.cluster import survey, visible_devices
 from hsiclust.devices import resolve_device
 from hsiclust.engine import EngineOptions
+from hsiclust.errors import UsageError
 from hsiclust.grid import Bounds
 
 # Part of a standing worker's memory that a run takes: it was given to this worker alone.
@@ -53,6 +54,10 @@ class PredictOptions:
     overwrite: bool = False
     store: str | None = None
     engine: EngineOptions = EngineOptions()
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(f"tiles of {self.tile} pixels: at least one is needed")
 
 
 def placed(options: PredictOptions) -> PredictOptions:

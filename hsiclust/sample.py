@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from hsiclust.bands import match_bands, parse_bands
-from hsiclust.errors import InputError
+from hsiclust.errors import InputError, UsageError
 from hsiclust.grid import Window
 from hsiclust.scene import Scene
 from hsiclust.spectra import Kind, SpectralTransform
@@ -79,6 +79,11 @@ class TransformOptions:
     most_components: int = 30
     bands: str | None = None
     whiten: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            known = " or ".join(get_args(Kind))
+            raise UsageError(f"transform {self.kind!r} is unknown: {known}")
 
 
 def fit_to_scenes(

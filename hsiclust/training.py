@@ -70,8 +70,10 @@ def train(
     Raises:
         InputError: A scene, store or mask cannot be used.
         ModelError: `init` cannot be used, or not with these scenes.
-        UsageError: The model exists, or an option is out of range.
+        UsageError: The model exists, no source is given, or an option is out of range.
     """
+    if not sources:
+        raise UsageError("no scene is named; give at least one to learn from")
     refuse_existing(output, options.overwrite)
     unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
     split = _split_files(output, len(sources), options)

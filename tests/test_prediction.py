@@ -474,6 +474,9 @@ def test_plans_that_cannot_be(fields: tuple[Path, Path], model: Path, tmp_path: 
     other = write_raster(tmp_path / "other.tif", fields_cube(bands=7)[0])
     with pytest.raises(ModelError, match="7 bands"):
         plan_prediction(str(other), model, tmp_path / "m.tif", HERE)
+    for side in (0, -5):
+        with pytest.raises(UsageError, match=f"tiles of {side} pixels"):
+            plan_prediction(str(fields[0]), model, tmp_path / "m.tif", replace(HERE, tile=side))
     with pytest.raises(UsageError, match="maps are"):
         plan_prediction(str(fields[0]), model, tmp_path / "m.png", HERE)
     with pytest.raises(UsageError, match="bounds"):

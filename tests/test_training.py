@@ -2,6 +2,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.predictoptions import PredictOptions
 from hsiclust.recipe import initial_model
+from hsiclust.spectra import Kind
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.trained import Step, Training
@@ -293,6 +295,10 @@ def test_what_cannot_be_trained(fields: tuple[Path, Path], tmp_path: Path) -> No
         train([str(fields[0])], tmp_path / "there", KMEANS)
     with pytest.raises(UsageError, match="no folder"):
         train([str(fields[0])], tmp_path / "no" / "model", KMEANS)
+    with pytest.raises(UsageError, match="no scene is named"):
+        train([], tmp_path / "m", KMEANS)
+    with pytest.raises(UsageError, match="transform 'ica' is unknown: mnf or pca"):
+        train([str(fields[0])], tmp_path / "m", replace(KMEANS, kind=cast(Kind, "ica")))
     with pytest.raises(UsageError, match=r"\.: is a folder; name a file"):
         train([str(fields[0])], Path(), KMEANS)
     with pytest.raises(InputError, match="no such file"):
