@@ -196,7 +196,6 @@ class Forest(Baseline):
             n_jobs=1,
         )
         forest.fit(samples.features.numpy(), samples.classes.numpy())
-        self.reference = forest
         self.strips = PixelStrips(_trees(forest, self.classes))
 
 
