@@ -71,11 +71,6 @@ class SplitCounts:
         """On pixels with data."""
         return self.labelled - self.invalid
 
-    @property
-    def not_drawn(self) -> NDArray[np.int64]:
-        """Neither learned from nor scored on, though they could have been learned from."""
-        return self.usable - self.training - self.held_out - self.buffer
-
 
 @dataclass(frozen=True, eq=False)
 class Ground:

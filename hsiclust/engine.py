@@ -53,7 +53,7 @@ class Engine:
             task: As there.
             job: As there.
             indices: As there.
-            unit: As there.
+            unit: What an index counts, for messages.
             threads: At most so many at once, over all workers of this machine, or at each worker
                 of a standing cluster.
         """
@@ -93,7 +93,6 @@ def run_tiles(
     job: _Job,
     indices: Sequence[int],
     options: EngineOptions,
-    unit: str = "tile",
 ) -> Iterator[tuple[int, _Result]]:
     """Run `task(job, index)` for each index.
 
@@ -103,7 +102,6 @@ def run_tiles(
         job: A small, frozen, picklable description of the work.
         indices: Tiles to work on, or strips of them; neighbours go to one worker.
         options: Where.
-        unit: What an index counts, for messages.
 
     Yields:
         `(index, result)` in the order in which they are done.
@@ -117,7 +115,7 @@ def run_tiles(
     if not indices:
         return
     with opened(options) as engine:
-        yield from engine.run(task, job, indices, unit, options.threads)
+        yield from engine.run(task, job, indices, threads=options.threads)
 
 
 def threads_here(most: int) -> int:

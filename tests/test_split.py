@@ -112,7 +112,7 @@ def test_every_label_is_in_one_place(scenes, options, gaps):
     np.testing.assert_array_equal(counts.training, tally(training))
     np.testing.assert_array_equal(counts.held_out, tally(held_out))
     assert (counts.buffer >= 0).all()
-    assert (counts.not_drawn >= 0).all()
+    assert (counts.training + counts.held_out + counts.buffer <= counts.usable).all()
     present = tally(usable) > 0
     assert (counts.training[present] > 0).all()
     if options["per_class"] is not None:

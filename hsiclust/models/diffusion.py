@@ -28,7 +28,6 @@ class DiffusionConfig:
     Attributes:
         width: Channels of the network.
         blocks: Residual blocks.
-        steps: Training steps.
         batch: Vectors in a batch.
         rate: Largest learning rate, one cycle of AdamW.
         decay: Weight decay.
@@ -47,7 +46,6 @@ class DiffusionConfig:
 
     width: int = 256
     blocks: int = 3
-    steps: int = 1000
     batch: int = 512
     rate: float = 1e-3
     decay: float = 1e-4
