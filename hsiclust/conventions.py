@@ -19,7 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from hsiclust.bands import Bands, bands_of_lists, is_wavelength_unit
-from hsiclust.cube import StoredArray
+from hsiclust.cube import CubeFacts, CubePart, StoredArray
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
 from hsiclust.refsystems import known_crs, wkt_of
@@ -95,6 +95,35 @@ class Variable:
         if math.prod(self.array.shape) > _MOST_VALUES:
             raise InputError(f"{self.path}: {self.array.shape} values are too many to describe")
         return np.asarray(self.array[...])
+
+
+def cube_facts(
+    name: str,
+    cube: Variable,
+    others: Sequence[Variable],
+    axes: tuple[int, int, int],
+    layout: tuple[str, tuple[int, int]],
+) -> CubeFacts:
+    """What a container says of a cube that is one array, by the names of what lies beside it.
+
+    Args:
+        name: The container, for warnings.
+        cube: The cube.
+        others: What lies beside it.
+        axes: Its axes of band, row and column.
+        layout: How it lies there, in words, and the rows and columns of a chunk.
+    """
+    bands = find_bands(cube, others, axes[0])
+    words, blocks = layout
+    return CubeFacts(
+        parts=(CubePart(cube.path, axes, tuple(range(bands.count))),),
+        grid=find_grid(name, cube, others, axes),
+        bands=bands,
+        dtype=cube.array.dtype.newbyteorder("=").name,
+        nodata=find_nodata(cube.attributes),
+        layout=words,
+        blocks=blocks,
+    )
 
 
 def find_axes(cube: Variable, others: Sequence[Variable]) -> tuple[int, int, int] | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsiclust.conventions import Variable, find_axes, find_bands, find_grid, find_nodata
-from hsiclust.cube import CubeFacts, CubePart, StoredArray, check_array, describe_layout
+from hsiclust.conventions import Variable, cube_facts, find_axes, find_nodata
+from hsiclust.cube import CubeFacts, StoredArray, check_array, describe_layout
 from hsiclust.errors import InputError
 from hsiclust.location import UNREADABLE, Location, location, storage_errors, zarr_store
 
@@ -117,35 +117,19 @@ def _describe(name: str, where: Location) -> CubeFacts:
     cubes, others = _node(name, where)
     if not cubes:
         raise InputError(f"{name}: holds no array of three axes; name an array or a group with one")
-    axes_of = {each.path: find_axes(each, others) for each in cubes}
-    clear = [each for each in cubes if axes_of[each.path] is not None]
+    found = [(each, find_axes(each, others)) for each in cubes]
+    clear = [(each, axes) for each, axes in found if axes is not None]
     if len(clear) > 1:
-        names = ", ".join(f"{name.rstrip('/')}/{each.path}" for each in clear[:8])
+        names = ", ".join(f"{name.rstrip('/')}/{each.path}" for each, _ in clear[:8])
         raise InputError(f"{name}: holds {len(clear)} cubes; name one of them: {names}")
-    axes = axes_of[clear[0].path] if clear else None
-    if axes is None:
+    if not clear:
         raise InputError(
             f"{name}: nothing says which axis of {cubes[0].array.shape} is that of the bands: no "
             "dimension is called so, and no array of wavelengths is as long"
         )
-    return _facts(name, clear[0], others, axes)
-
-
-def _facts(
-    name: str, cube: Variable, others: list[Variable], axes: tuple[int, int, int]
-) -> CubeFacts:
+    cube, axes = clear[0]
     check_array(name, cube.array)
-    bands = find_bands(cube, others, axes[0])
-    layout, blocks = _layout(cube, axes)
-    return CubeFacts(
-        parts=(CubePart(cube.path, axes, tuple(range(bands.count))),),
-        grid=find_grid(name, cube, others, axes),
-        bands=bands,
-        dtype=cube.array.dtype.newbyteorder("=").name,
-        nodata=find_nodata(cube.attributes),
-        layout=layout,
-        blocks=blocks,
-    )
+    return cube_facts(name, cube, others, axes, _layout(cube, axes))
 
 
 def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from hsiclust.conventions import Variable, find_axes, find_bands, find_grid, find_nodata
-from hsiclust.cube import CubeFacts, CubePart, StoredArray, check_array, describe_layout
+from hsiclust.conventions import Variable, cube_facts, find_axes
+from hsiclust.cube import CubeFacts, StoredArray, check_array, describe_layout
 from hsiclust.errors import InputError
 
 if TYPE_CHECKING:
@@ -200,34 +200,19 @@ def general_cube(file: Hdf5File, array: str | None) -> CubeFacts | None:
     if not cubes:
         file.check_inside(array)
         return None
-    clear = [each for each in cubes if find_axes(each, variables) is not None]
+    found = [(each, find_axes(each, variables)) for each in cubes]
+    clear = [(each, axes) for each, axes in found if axes is not None]
     if len(clear) > 1:
-        names = ", ".join(f'HDF5:"{file.path}"://{each.path}' for each in clear[:8])
+        names = ", ".join(f'HDF5:"{file.path}"://{each.path}' for each, _ in clear[:8])
         raise InputError(f"{file.path}: holds {len(clear)} cubes; name one of them: {names}")
     if not clear:
         raise InputError(
             f"{file.path}: nothing says which axis of {cubes[0].path}, {cubes[0].array.shape}, is "
             "that of the bands: no dimension is called so, and no array of wavelengths is as long"
         )
-    return _facts(file, clear[0], variables)
-
-
-def _facts(file: Hdf5File, cube: Variable, variables: list[Variable]) -> CubeFacts:
-    axes = find_axes(cube, variables)
-    if axes is None:
-        raise InputError(f"{file.path}: {cube.path}: no band axis")
+    cube, axes = clear[0]
     check_array(f"{file.path}: {cube.path}", cube.array)
-    bands = find_bands(cube, variables, axes[0])
-    layout, blocks = hdf5_layout(file[cube.path], axes)
-    return CubeFacts(
-        parts=(CubePart(cube.path, axes, tuple(range(bands.count))),),
-        grid=find_grid(file.path, cube, variables, axes),
-        bands=bands,
-        dtype=cube.array.dtype.newbyteorder("=").name,
-        nodata=find_nodata(cube.attributes),
-        layout=layout,
-        blocks=blocks,
-    )
+    return cube_facts(file.path, cube, variables, axes, hdf5_layout(file[cube.path], axes))
 
 
 def hdf5_layout(array: h5py.Dataset, axes: tuple[int, int, int]) -> tuple[str, tuple[int, int]]:
