@@ -207,7 +207,7 @@ class Method(nn.Module, ABC):
 
     @property
     def online_steps(self) -> int:
-        """The same for a training that goes on from a fitted model."""
+        """Steps of a training that goes on from a fitted model."""
         return self.default_steps
 
     @property

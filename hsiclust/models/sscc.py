@@ -222,7 +222,7 @@ class Sscc(Method):
         return fold_norms(copy.deepcopy(network).eval())
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """Moments of AdamW, by parameter number."""
+        """Moments of Adam or AdamW, by parameter number."""
         return moments(self.optimiser)
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
