@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,13 +13,15 @@ from hsiclust.models.moments import below
 from hsiclust.output import written_beside
 
 
-def save_checkpoint(path: Path, method: Method, run: str, step: int) -> None:
-    """Write weights and optimiser after `step` steps."""
+def save_checkpoint(
+    path: Path, method: Method, run: str, step: int, loss: float = math.nan
+) -> None:
+    """Write weights and optimiser after `step` steps, of which the last had this loss."""
     tensors = {f"network.{name}": value for name, value in method.state_dict().items()}
     tensors |= {f"optimiser.{name}": value for name, value in method.optimiser_state().items()}
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with written_beside(path) as beside:
-        save_file(whole, beside, {"run": run, "step": str(step)})
+        save_file(whole, beside, {"run": run, "step": str(step), "loss": repr(loss)})
 
 
 def load_checkpoint(path: Path, method: Method, run: str) -> int | None:
@@ -40,3 +43,9 @@ def load_checkpoint(path: Path, method: Method, run: str) -> int | None:
     method.load_state_dict(below("network.", tensors))
     method.load_optimiser_state(below("optimiser.", tensors))
     return int(metadata["step"])
+
+
+def loss_of(path: Path) -> float:
+    """The loss that a checkpoint tells, which `load_checkpoint` restored."""
+    with safe_open(path, framework="pt") as file:
+        return float(file.metadata().get("loss", "nan"))

@@ -17,7 +17,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from hsiclust.checkpoint import load_checkpoint, save_checkpoint
+from hsiclust.checkpoint import load_checkpoint, loss_of, save_checkpoint
 from hsiclust.crops import Pixels, StoredTiles, StreamedPixels, TrainingPixels
 from hsiclust.datafile import files_of
 from hsiclust.devices import resolve_device
@@ -222,13 +222,14 @@ def _watched(
     progress: Callable[[Step], None] | None,
 ) -> Step:
     """Take all steps, and tell of each; who stops finds a checkpoint. Gives the last one."""
-    last = Step(first, run.steps, math.nan, 0, 0.0)
+    # No step may be left to tell the loss.
+    last = Step(first, run.steps, loss_of(run.checkpoint) if first else math.nan, 0, 0.0)
     for last in _learn(method, pixels, first, run):
         try:
             if progress is not None:
                 progress(last)
         except StoppedError:
-            save_checkpoint(run.checkpoint, method, run.hash, last.step)
+            save_checkpoint(run.checkpoint, method, run.hash, last.step, last.loss)
             raise
     return last
 

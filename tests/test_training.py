@@ -104,6 +104,23 @@ def test_a_killed_training_goes_on_to_the_same_model(
     assert same(tmp_path / "whole", tmp_path / "model")
 
 
+def test_what_is_stopped_after_its_last_step_has_the_same_record(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train([str(fields[0])], tmp_path / "whole", KMEANS)
+
+    def stop(step: Step) -> None:
+        if step.step == step.steps:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train([str(fields[0])], tmp_path / "model", KMEANS, stop)
+    result = train([str(fields[0])], tmp_path / "model", KMEANS)
+    whole = load_model(tmp_path / "whole").provenance
+    assert load_model(tmp_path / "model").provenance == whole
+    assert result.loss == whole["loss"]
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(
     fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
