@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,12 @@ class Lessons:
 def staged_path(output: Path, number: int) -> Path:
     """Where a training of this model stages its scene of this number."""
     return output.with_name(f".{output.name}.{number}.tiles.zarr")
+
+
+def staged_paths(output: Path) -> list[Path]:
+    """Where scenes are staged for a training of this model, however many an earlier one had."""
+    name = re.compile(rf"\.{re.escape(output.name)}\.\d+\.tiles\.zarr")
+    return sorted(path for path in output.parent.iterdir() if name.fullmatch(path.name))
 
 
 def lesson_tiles(

@@ -31,7 +31,7 @@ from hsiclust.errors import (
 from hsiclust.heldout import score_held_out
 from hsiclust.labelled import divide_labels, number_labels
 from hsiclust.legend import split_owner
-from hsiclust.lessons import lesson_tiles, staged_path
+from hsiclust.lessons import lesson_tiles, staged_paths
 from hsiclust.modelfile import save_model
 from hsiclust.models.base import Method, Progress
 from hsiclust.models.classifier import Classifier
@@ -87,12 +87,12 @@ def train(
     for replaced in (output, *split, *_earlier_files(output, len(sources), options)):
         refuse_inputs(replaced, *inputs)
     with locked(output):
-        earlier = any(path.exists() for path in _kept(output, len(sources)))
+        earlier = any(path.exists() for path in _kept(output))
         try:
             return _train(sources, output, options, progress)
         except (InputError, ModelError, UsageError):
             if not earlier:  # it would fail again
-                _clean_up(output, len(sources))
+                _clean_up(output)
             raise
 
 
@@ -135,7 +135,7 @@ def _train(
         write_split(labelled.split, labelled.sites, labelled.numbering, output)
     _remove_earlier(_earlier_files(output, len(sources), options))
     save_model(replace(model, provenance=provenance), output)
-    _clean_up(output, len(sources))
+    _clean_up(output)
     return Training(
         model=output,
         method=method.name,
@@ -177,14 +177,14 @@ def _remove_earlier(files: Sequence[Path]) -> None:
         log.info("%s: removed, of the training of the model that is replaced", names)
 
 
-def _kept(output: Path, scenes: int) -> list[Path]:
-    """What only a training that goes on needs."""
-    return [checkpoint_path(output), *(staged_path(output, number) for number in range(scenes))]
+def _kept(output: Path) -> list[Path]:
+    """What only a training that goes on needs, also one of more scenes than this."""
+    return [checkpoint_path(output), *staged_paths(output)]
 
 
-def _clean_up(output: Path, scenes: int) -> None:
+def _clean_up(output: Path) -> None:
     """Remove what only a training that goes on needs."""
-    for path in _kept(output, scenes):
+    for path in _kept(output):
         remove(path)
 
 

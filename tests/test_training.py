@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,21 @@ def test_what_is_stopped_after_its_last_step_has_the_same_record(
     whole = load_model(tmp_path / "whole").provenance
     assert load_model(tmp_path / "model").provenance == whole
     assert result.loss == whole["loss"]
+
+
+def test_staged_scenes_of_a_killed_training_of_more_are_removed(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    second = shutil.copy(fields[0], tmp_path / "second.tif")
+
+    def kill(step: Step) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train([str(fields[0]), str(second)], tmp_path / "model", KMEANS, kill)
+    assert (tmp_path / ".model.1.tiles.zarr").is_dir()
+    train([str(fields[0])], tmp_path / "model", KMEANS)
+    assert not list(tmp_path.glob(".model*"))
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(
