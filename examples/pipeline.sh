@@ -14,6 +14,9 @@ model=$output/model.safetensors
 
 mapfile -t all < <(find "$scenes" -maxdepth 1 -type f \( -name '*.tif' -o -name '*.bsq' -o -name '*.img' \) | sort)
 [ "${#all[@]}" -gt 0 ] || { echo "no scene in $scenes" >&2; exit 3; }
+# Scenes of one name but for the suffix would have one map: all but the first would be left out.
+twice=$(printf '%s\n' "${all[@]##*/}" | sed 's/\.[^.]*$//' | sort | uniq -d)
+[ -z "$twice" ] || { echo "$scenes: several scenes are called ${twice//$'\n'/, }; rename them" >&2; exit 3; }
 
 if [ ! -f "$model" ]; then
     hsiclust train "${all[@]:0:3}" -o "$model" "$@"

@@ -61,6 +61,17 @@ def test_the_pipeline_example_goes_on_past_a_bad_scene(tmp_path: Path) -> None:
     assert (output / "d_labels.tif").exists()
 
 
+def test_the_pipeline_example_refuses_scenes_that_would_have_one_map(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.bsq", "b.tif"):
+        (tmp_path / name).write_bytes(b"")
+    bash = shutil.which("bash")
+    assert bash is not None
+    command = [bash, EXAMPLES / "pipeline.sh", tmp_path, tmp_path / "maps"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert done.stderr == f"{tmp_path}: several scenes are called a; rename them\n"
+
+
 def commands(text: str) -> list[str]:
     """What a page or a script has hsiclust do; without the options that a script passes on."""
     joined = text.replace("\\\n", " ").replace(' "$@"', "")
