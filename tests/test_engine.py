@@ -107,7 +107,8 @@ def test_torch_and_blas_keep_their_threads() -> None:
         timeout=120,
         check=True,
     )
-    assert done.stdout.split() == ["3", "2"]
+    most = min(2, len(os.sched_getaffinity(0)))  # OpenBLAS takes no more than there are processors
+    assert done.stdout.split() == ["3", str(most)]
 
 
 def test_dask_is_silent_after_its_cluster_has_gone() -> None:
