@@ -36,8 +36,7 @@ def folds(
         `(L,)`, 0 to 4, and how many places they were divided by.
     """
     ground = labels.double().cpu().numpy()
-    chosen = torch.randperm(len(pixels), generator=generator)[:_PIXELS]
-    there = pixels[chosen.to(pixels.device)].double().cpu().numpy()
+    there = _some_of(pixels, generator)
     wanted = np.quantile(cKDTree(ground).query(there)[0], _QUANTILES)
     best, places = _scattered(classes, generator), len(ground)
     least = _distance(ground, best, wanted)
@@ -67,11 +66,16 @@ def coverage(labels: Tensor, pixels: Tensor, generator: torch.Generator) -> floa
     if len(labels) < 2:
         return 0.0
     ground = labels.double().cpu().numpy()
-    chosen = torch.randperm(len(pixels), generator=generator)[:_PIXELS]
-    there = pixels[chosen.to(pixels.device)].double().cpu().numpy()
+    there = _some_of(pixels, generator)
     tree = cKDTree(ground)
     apart = tree.query(ground, k=2)[0][:, 1].mean()
     return float(apart / max(tree.query(there)[0].mean(), 1e-9))
+
+
+def _some_of(pixels: Tensor, generator: torch.Generator) -> NDArray[np.float64]:
+    """At most `_PIXELS` of them at random, `(P, 2)`: they stand for all."""
+    chosen = torch.randperm(len(pixels), generator=generator)[:_PIXELS]
+    return pixels[chosen.to(pixels.device)].double().cpu().numpy()
 
 
 def _scattered(classes: Tensor, generator: torch.Generator) -> NDArray[np.int64]:

@@ -46,6 +46,21 @@ def smoothed(values: Tensor, deviation: float) -> Tensor:
     return functional.conv2d(columns, line[..., None, :], groups=values.shape[1])
 
 
+def scales_of(values: Tensor, deviations: Sequence[float]) -> Tensor:
+    """Each channel smoothed by each of some Gaussians.
+
+    Args:
+        values: `(N, C, H, W)`.
+        deviations: Of the S Gaussians, in pixels.
+
+    Returns:
+        `(N, S C, H - 2 r, W - 2 r)`, r being the `radius` of the largest deviation.
+    """
+    reach = radius(max(deviations))
+    scales = (smoothed(trimmed(values, reach - radius(each)), each) for each in deviations)
+    return torch.cat(list(scales), dim=1)
+
+
 def check_deviations(deviations: Sequence[float]) -> None:
     """Check the deviations of a scale space, before memory is taken for it.
 
@@ -102,11 +117,7 @@ class ScaleSpace(nn.Module):
 
     def raw(self, values: Tensor) -> Tensor:
         """The scales before they are standardised, `(N, C, H, W)` to `(N, C S, H', W')`."""
-        scales = []
-        for deviation in self.deviations:
-            edge = self.halo - radius(deviation)
-            scales.append(smoothed(trimmed(values, edge), deviation))
-        return torch.cat(scales, dim=1)
+        return scales_of(values, self.deviations)
 
     def forward(self, values: Tensor) -> Tensor:
         """`(N, C, H, W)` to `(N, C S, H - 2 halo, W - 2 halo)`."""

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from hsiclust.models import ridge
-from hsiclust.models.base import trimmed
 from hsiclust.models.pixelgraph import both, feature_walk, ground_walk, spread
 from hsiclust.models.pixeltable import PixelTable
-from hsiclust.models.scalespace import radius, smoothed
+from hsiclust.models.scalespace import radius, scales_of
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,12 @@ class Sights:
 
     def _scales(self, view: Scales) -> Tensor:
         """Centred components at the scales of a view, in deviations of the components."""
-        reach = radius(max(view.deviations))
 
         def of(values: Tensor) -> Tensor:
             few = values[:, : view.components] / self._deviation[: view.components, None, None]
-            scales = [
-                smoothed(trimmed(few, reach - radius(deviation)), deviation)
-                for deviation in view.deviations
-            ]
-            return torch.cat(scales, dim=1)
+            return scales_of(few, view.deviations)
 
-        found = self.table.features(of, reach)
+        found = self.table.features(of, radius(max(view.deviations)))
         return found - found.mean(dim=0)
 
     @cached_property
