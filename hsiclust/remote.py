@@ -83,6 +83,9 @@ def gdal_settings(name: str, environment: Mapping[str, str] = os.environ) -> dic
         "GDAL_HTTP_MAX_RETRY": "5",
         "GDAL_HTTP_RETRY_DELAY": "1",
         "GDAL_HTTP_CONNECTTIMEOUT": str(int(_TIMEOUT)),
+        # Of a server that takes the question and says nothing GDAL would wait for ever.
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1",  # bytes a second
+        "GDAL_HTTP_LOW_SPEED_TIME": str(int(_TIMEOUT)),
         **({} if alone else _RAW_PIECES),
     }
     endpoint = next((environment[key] for key in _ENDPOINTS if environment.get(key)), None)

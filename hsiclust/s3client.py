@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3
 _NO_SIGNATURE = ("AWS_NO_SIGN_REQUEST", "AWS_SKIP_SIGNATURE")
 _TRUE = frozenset({"1", "yes", "true", "on"})
 _MOST_RETRIES = 5
+# A server that takes the question and says nothing is given up after this and one more question.
+_TRIED_FOR = timedelta(seconds=30)
 
 
 def s3_client(bucket: str, prefix: str | None = None) -> S3Store:
@@ -51,7 +54,7 @@ def _cached_client(
         credential_provider=None if unsigned or "AWS_ACCESS_KEY_ID" in known else _profile(),
         # Without TLS only where the endpoint itself says so.
         client_options={"allow_http": (endpoint or "").startswith("http://")},
-        retry_config={"max_retries": _MOST_RETRIES},
+        retry_config={"max_retries": _MOST_RETRIES, "retry_timeout": _TRIED_FOR},
     )
 
 
