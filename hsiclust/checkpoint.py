@@ -6,11 +6,10 @@ import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from hsiclust.models.base import Method
 from hsiclust.models.moments import below
-from hsiclust.output import written_beside
+from hsiclust.tensorfile import is_whole, save_tensors
 
 
 def save_checkpoint(
@@ -19,9 +18,7 @@ def save_checkpoint(
     """Write weights and optimiser after `step` steps, of which the last had this loss."""
     tensors = {f"network.{name}": value for name, value in method.state_dict().items()}
     tensors |= {f"optimiser.{name}": value for name, value in method.optimiser_state().items()}
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with written_beside(path) as beside:
-        save_file(whole, beside, {"run": run, "step": str(step), "loss": repr(loss)})
+    save_tensors(path, tensors, {"run": run, "step": str(step), "loss": repr(loss)})
 
 
 def load_checkpoint(path: Path, method: Method, run: str) -> int | None:
@@ -35,7 +32,7 @@ def load_checkpoint(path: Path, method: Method, run: str) -> int | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("run") != run:
+            if metadata.get("run") != run or not is_whole(file):
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):

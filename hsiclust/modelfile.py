@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from hsiclust.bands import Bands
 from hsiclust.errors import ModelError, UsageError
@@ -29,9 +28,9 @@ from hsiclust.models.forest import Forest
 from hsiclust.models.kmeans import KMeans
 from hsiclust.models.sscc import Sscc
 from hsiclust.models.svm import Svm
-from hsiclust.output import written_beside
 from hsiclust.palette import Classes
 from hsiclust.spectra import SpectralTransform
+from hsiclust.tensorfile import is_whole, save_tensors
 
 SCHEMA = 1
 METHODS: Mapping[str, type[Method]] = {
@@ -149,7 +148,7 @@ def save_model(model: FittedModel, path: Path) -> None:
         for name in _TRANSFORM_TENSORS
     }
     for name, value in model.method.state_dict().items():
-        tensors[f"network.{name}"] = value.detach().cpu().contiguous()
+        tensors[f"network.{name}"] = value
     metadata = {
         "schema_version": SCHEMA,
         "method": model.method.name,
@@ -162,16 +161,15 @@ def save_model(model: FittedModel, path: Path) -> None:
         "classes": asdict(model.classes),
         "provenance": dict(model.provenance),
     }
-    with written_beside(path) as beside:
-        save_file(tensors, beside, {METADATA_KEY: json.dumps(metadata)})
+    save_tensors(path, tensors, {METADATA_KEY: json.dumps(metadata)})
 
 
 def load_model(path: Path) -> FittedModel:
     """Read a model file.
 
     Raises:
-        ModelError: The file is not there, is no model, is cut short, or was written by a later
-            version.
+        ModelError: The file is not there, is no model, is cut short or damaged, or was written by
+            a later version.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; `hsiclust train` makes one")
@@ -183,6 +181,11 @@ def load_model(path: Path) -> FittedModel:
             method = _empty_method(path, metadata, shapes)
             network = {name: file.get_tensor(f"network.{name}") for name in method.state_dict()}
             transform = _transform(path, metadata, shapes, file)
+            if not is_whole(file):
+                raise ModelError(
+                    f"{path}: damaged: it does not hold what was written to it; "
+                    "copy it again, or train it again"
+                )
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a model file, or cut short: {error}") from error
     _check_values(path, metadata, method, network, transform)

@@ -17,6 +17,7 @@ from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.palette import Classes
 from hsiclust.spectralfit import fit_transform
+from hsiclust.tensorfile import DIGEST
 
 Edit = Callable[[dict[str, torch.Tensor], dict[str, object]], None]
 
@@ -47,10 +48,11 @@ def path(model: FittedModel, tmp_path: Path) -> Path:
 
 
 def edited(path: Path, edit: Edit) -> Path:
-    """Rewrite a model file with other tensors or metadata."""
+    """Rewrite a model file with other tensors or metadata, and without a digest."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = json.loads(file.metadata()["hsiclust"])
+    del tensors[DIGEST]
     edit(tensors, metadata)
     save_file(tensors, path, {"hsiclust": json.dumps(metadata)})
     return path
@@ -128,6 +130,42 @@ def test_another_safetensors_file(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="not a model of hsiclust"):
         load_model(tmp_path / "other.safetensors")
+
+
+def _flipped(path: Path, place: int) -> None:
+    """Change the lowest bit of a byte."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["network.head.2.weight", "transform.matrix", DIGEST])
+def test_a_flipped_bit_in_a_tensor(path: Path, name: str) -> None:
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    begin, _ = json.loads(content[8 : 8 + size])[name]["data_offsets"]
+    _flipped(path, 8 + size + begin)
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors: damaged: .*; copy it again"
+    ) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_flipped_bit_in_what_the_file_says(path: Path) -> None:
+    _flipped(path, path.read_bytes().index(b'\\"nodata\\": -99') + len(b'\\"nodata\\": -9'))
+    with pytest.raises(ModelError, match=r"model\.safetensors: damaged: .*; copy it again"):
+        load_model(path)
+
+
+def test_a_file_of_before_there_was_a_digest(path: Path) -> None:
+    whole = load_model(path)
+    old = load_model(edited(path, lambda _tensors, _metadata: None))
+    with safe_open(path, framework="pt") as file:
+        assert DIGEST not in file.keys()  # noqa: SIM118
+    assert old.transform.equals(whole.transform)
+    assert old.classes == whole.classes
 
 
 def _drop_tensor(tensors: dict[str, torch.Tensor], metadata: dict[str, object]) -> None:

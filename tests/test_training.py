@@ -604,7 +604,7 @@ def test_a_killed_training_does_not_study_again(
     assert same(tmp_path / "whole", tmp_path / "model")
 
 
-def test_what_is_not_there_or_of_another_run_is_no_checkpoint(tmp_path: Path) -> None:
+def test_what_is_not_there_or_damaged_or_of_another_run_is_no_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = Sscc(3, 4, SsccConfig(width=8, partitions=2))
     path = tmp_path / "checkpoint"
@@ -614,7 +614,11 @@ def test_what_is_not_there_or_of_another_run_is_no_checkpoint(tmp_path: Path) ->
     other = Sscc(3, 4, SsccConfig(width=8, partitions=2))
     assert load_checkpoint(path, other, "run") == 0
     assert torch.equal(other.head[0].weight, method.head[0].weight)
-    path.write_bytes(path.read_bytes()[:100])
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    assert load_checkpoint(path, method, "run") is None
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     assert load_checkpoint(path, method, "run") is None
 
 
