@@ -27,6 +27,7 @@ from hsiclust.onnxfile import (
     INPUT,
     LARGEST_FILE,
     OUTPUTS,
+    describe,
     is_onnx_file,
     load_onnx,
     onnx_libraries,
@@ -224,7 +225,7 @@ def _finish(proto: onnx.ModelProto, metadata: str) -> None:
     """Add metadata and names for people; drop what tracing left: paths, line numbers."""
     graph = proto.graph
     graph.name = METADATA_KEY
-    del graph.value_info[:], graph.metadata_props[:], proto.metadata_props[:]
+    del graph.value_info[:], graph.metadata_props[:]
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         part.doc_string = ""
         del part.metadata_props[:]
@@ -234,7 +235,7 @@ def _finish(proto: onnx.ModelProto, metadata: str) -> None:
     ):
         for size, name in zip(value.type.tensor_type.shape.dim[-2:], lengths, strict=True):
             size.dim_param = name
-    proto.metadata_props.add(key=METADATA_KEY, value=metadata)
+    describe(proto, metadata)
 
 
 @contextmanager

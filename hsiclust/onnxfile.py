@@ -4,7 +4,7 @@ The graph comes from strangers as well. Before ONNX Runtime sees a byte of it, t
 its metadata is checked against a schema, and whatever could reach outside the file or outside the
 operators that an export writes is refused: external data, functions, control flow, what makes much
 of nothing. It is given what was checked, not the file: one may be ONNX to one parser and something
-else to another.
+else to another. What an accident did to it a digest tells, as in a model file (`tensorfile`).
 
 Input `bands`, float32 `(band, row, col)`: the model's own bands in their order, any height and
 width, halo included; a pixel with a band that is not finite or equals nodata is invalid. Outputs
@@ -13,6 +13,7 @@ width, halo included; a pixel with a band that is not finite or equals nodata is
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ INPUT = "bands"
 OUTPUTS = ("classes", "confidence")
 LARGEST_FILE = 2**31 - 1
 """Bytes; a protobuf message cannot be longer."""
+_DIGEST_KEY = f"{METADATA_KEY}.sha256"
 _STANDARD_DOMAINS = ("", "ai.onnx")
 # What torch writes for all methods; none but Conv, Gemm, MatMul and Concat gives more values than
 # it takes, except by broadcasting. The last two other versions of its exporter may leave over.
@@ -161,6 +163,50 @@ def _copies(bands: int, nodata: float | None) -> int:
     return 2 * bands + (0 if nodata is None else bands + -(-bands // 4))
 
 
+def describe(proto: onnx.ModelProto, metadata: str) -> None:
+    """Put into a graph what it says of its model, and a digest of both."""
+    del proto.metadata_props[:]
+    proto.metadata_props.add(key=METADATA_KEY, value=metadata)
+    proto.metadata_props.add(key=_DIGEST_KEY, value=_digest(proto))
+
+
+def _is_whole(proto: onnx.ModelProto) -> bool:
+    """Whether it says what was written; one of before there was a digest does."""
+    digest = _entry(proto, _DIGEST_KEY)
+    return digest is None or digest == _digest(proto)
+
+
+def _entry(proto: onnx.ModelProto, key: str) -> str | None:
+    return next((entry.value for entry in proto.metadata_props if entry.key == key), None)
+
+
+def _digest(proto: onnx.ModelProto) -> str:
+    """SHA-256 of all that decides labels, whatever order the file has it in."""
+    metadata = _entry(proto, METADATA_KEY) or ""
+    digest = hashlib.sha256()
+    for part in (metadata, proto.ir_version, proto.opset_import, proto.graph):
+        for piece in _pieces(part):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[bytes]:
+    """A message as bytes, its fields by their numbers: protobuf promises no order of its own."""
+    if isinstance(value, bytes):
+        yield from (b"%d:" % len(value), value)
+    elif isinstance(value, str | int | float):
+        yield f"{value!a},".encode()
+    elif hasattr(value, "ListFields"):
+        for kind, inner in value.ListFields():
+            yield b"%d=" % kind.number
+            yield from _pieces(inner)
+        yield b";"
+    else:
+        for item in value:
+            yield from _pieces(item)
+        yield b"."
+
+
 def load_onnx(path: Path) -> OnnxModel:
     """Read and check an ONNX file that `hsiclust export` wrote.
 
@@ -169,8 +215,13 @@ def load_onnx(path: Path) -> OnnxModel:
             the libraries for it are not installed.
     """
     proto = _parsed(path)
-    text = next((entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY), None)
+    text = _entry(proto, METADATA_KEY)
     facts = checked_metadata(path, text, _Metadata, SCHEMA)
+    if not _is_whole(proto):
+        raise ModelError(
+            f"{path}: damaged: it does not hold what was written to it; "
+            "copy it again, or export it again"
+        )
     if len(set(facts.bands)) != len(facts.bands):
         raise ModelError(f"{path}: damaged: it uses a band twice")
     if outside := [band for band in facts.bands if not 0 <= band < facts.sensor.count]:

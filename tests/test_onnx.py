@@ -413,11 +413,73 @@ def test_onnx_runtime_sees_what_was_checked_alone(path: Path, tmp_path: Path) ->
     assert b"ORTM" not in load_onnx(twice).graph
 
 
-def _edited(path: Path, folder: Path, edit: Edit) -> Path:
+def _rewritten(path: Path, folder: Path, edit: Edit) -> Path:
+    """A copy with other contents."""
     proto = onnx.ModelProto.FromString(path.read_bytes())
     edit(proto)
     (folder / "edited.onnx").write_bytes(proto.SerializeToString())
     return folder / "edited.onnx"
+
+
+def _edited(path: Path, folder: Path, edit: Edit) -> Path:
+    """The same, without a digest."""
+
+    def edit_what_has_none(proto: onnx.ModelProto) -> None:
+        assert [entry.key for entry in proto.metadata_props] == ["hsiclust", "hsiclust.sha256"]
+        del proto.metadata_props[1]
+        edit(proto)
+
+    return _rewritten(path, folder, edit_what_has_none)
+
+
+def _weights(proto: onnx.ModelProto) -> TensorProto:
+    return next(tensor for tensor in proto.graph.initializer if tensor.name == "projection")
+
+
+def _flipped_bit(proto: onnx.ModelProto) -> None:
+    content = _weights(proto).raw_data
+    _weights(proto).raw_data = bytes([content[0] ^ 1]) + content[1:]
+
+
+def _not_numbers(proto: onnx.ModelProto) -> None:
+    values = np.full(len(_weights(proto).raw_data) // 4, np.nan, np.float32)
+    _weights(proto).raw_data = values.tobytes()
+
+
+def _other_operator(proto: onnx.ModelProto) -> None:
+    next(node for node in proto.graph.node if node.op_type == "ArgMax").op_type = "ArgMin"
+
+
+def _other_axis(proto: onnx.ModelProto) -> None:
+    node = next(node for node in proto.graph.node if node.op_type == "ArgMax")
+    next(entry for entry in node.attribute if entry.name == "axis").i += 1
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [_flipped_bit, _not_numbers, _other_operator, _other_axis, _fixed_height, _set(nodata=-98.0)],
+)
+def test_a_damaged_file(path: Path, tmp_path: Path, edit: Edit) -> None:
+    damaged = _rewritten(path, tmp_path, edit)
+    with pytest.raises(ModelError, match=r"edited\.onnx: damaged: .*; copy it again") as caught:
+        load_onnx(damaged)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_file_of_before_there_was_a_digest(path: Path, tmp_path: Path) -> None:
+    old = load_onnx(_edited(path, tmp_path, lambda _proto: None))
+    assert replace(old, path=path, graph=b"") == replace(load_onnx(path), graph=b"")
+
+
+def test_a_file_in_another_order_is_not_damaged(path: Path, tmp_path: Path) -> None:
+    proto = onnx.ModelProto.FromString(path.read_bytes())
+    graph = onnx.ModelProto(graph=proto.graph).SerializeToString()
+    proto.ClearField("graph")
+    proto.metadata_props.reverse()
+    (tmp_path / "turned.onnx").write_bytes(proto.SerializeToString() + graph)
+    assert (tmp_path / "turned.onnx").read_bytes() != path.read_bytes()
+    assert load_onnx(tmp_path / "turned.onnx").method == "kmeans"
 
 
 def _unknown_input(proto: onnx.ModelProto) -> None:
