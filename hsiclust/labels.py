@@ -85,18 +85,21 @@ class LabelStore:
         object.__setattr__(self, "path", store_location(self.path))
 
     def open_or_create(self, run: str, overwrite: bool) -> None:
-        """Go on with the store of the same run, or make an empty one.
+        """Go on with the store of the same run, or make an empty one; under the output's lock.
+
+        A store of another run without one tile that is done is replaced: nothing is lost with it,
+        and a model that was refused at its first tile is not in the way of the right one.
 
         Args:
             run: Hash of scene, grid and model; a store of another run is never gone on with.
-            overwrite: Replace a store of another run.
+            overwrite: Replace a store of another run, whatever it holds.
 
         Raises:
             OutputExistsError: There is a store of another run, or anything else.
         """
         if self._is_of(run):
             return
-        if _attributes(self.path) and not overwrite:
+        if _attributes(self.path) and not overwrite and self._may_hold_labels():
             raise OutputExistsError(
                 f"{self.path}: holds an unfinished run with another scene, model or tile size; "
                 "--overwrite discards it"
@@ -108,6 +111,15 @@ class LabelStore:
         remove_store(self.path)
         with storage_errors(self.path):
             self._create_whole(run)
+
+    def _may_hold_labels(self) -> bool:
+        """Whether a tile of the store that is there is done, whoever began it, or may be soon."""
+        if not isinstance(self.path, Path):  # no lock keeps others from one on S3
+            return True
+        try:
+            return bool(open_array(self.path, "done", "r")[:].any())
+        except UNREADABLE:
+            return True
 
     @property
     def _is_hidden(self) -> bool:

@@ -10,7 +10,7 @@ import zarr
 from conftest import Killed
 from numpy.typing import NDArray
 
-from hsiclust.errors import HsiclustError
+from hsiclust.errors import HsiclustError, OutputExistsError
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore
 from hsiclust.palette import UNSURE
@@ -160,3 +160,29 @@ def test_who_is_interrupted_while_a_store_is_made_leaves_nothing(
             "r", False
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_of_another_run_is_replaced_while_nothing_is_lost_with_it(
+    store: LabelStore,
+) -> None:
+    """It may be cut in another way."""
+    grid = TileGrid(GRID.scene, AREA, 8, 8, 4)
+    other = LabelStore(store.path, ReadPlan.of(grid, grid.across, 1))
+    other.open_or_create("another run", overwrite=False)
+    assert LabelStore.record_of_run(store.path, "run") is None
+    assert other.missing() == list(range(len(grid)))
+    tile = grid[7]
+    other.write(tile, np.ones((tile.core.rows, tile.core.cols), np.uint8), None)
+    with pytest.raises(OutputExistsError, match="unfinished run"):
+        store.open_or_create("run", overwrite=False)
+    assert other.missing() == [index for index in range(len(grid)) if index != 7]
+
+
+def test_a_store_whose_flags_cannot_be_read_is_kept(store: LabelStore) -> None:
+    write_all(store)
+    assert isinstance(store.path, Path)
+    for flag in (store.path / "done" / "c").iterdir():
+        flag.write_bytes(b"nonsense")
+    with pytest.raises(OutputExistsError, match="unfinished run"):
+        store.open_or_create("another run", overwrite=False)
+    assert LabelStore.record_of_run(store.path, "run") is not None

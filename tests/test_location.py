@@ -130,6 +130,13 @@ def test_labels_on_s3(s3: str) -> None:
     assert s3server.stored() == []
 
 
+def test_labels_on_s3_that_another_run_may_have_begun_are_kept(s3: str) -> None:
+    """No lock tells whether it is at work."""
+    LabelStore(location(URL), READING).open_or_create("run", overwrite=False)
+    with pytest.raises(OutputExistsError, match="unfinished run"):
+        LabelStore(location(URL), READING).open_or_create("another", overwrite=False)
+
+
 def test_damaged_labels_on_s3_are_forgotten(s3: str) -> None:
     store = LabelStore(location(URL), READING)
     store.open_or_create("run", overwrite=False)

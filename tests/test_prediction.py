@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import onnx
 import pytest
 import rasterio
 import rasterio.shutil
@@ -454,6 +455,20 @@ def test_an_unfinished_run_of_another_model_is_not_gone_on_with(
     result = predict(str(fields[0]), other, output, replace(options, overwrite=True))
     assert result.resumed == 0
     assert read(output).max() <= 3
+
+
+def test_a_model_that_fails_at_its_first_tile_is_not_in_the_way_of_another(
+    fields: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    export(model, tmp_path / "model.onnx")
+    proto = onnx.ModelProto.FromString((tmp_path / "model.onnx").read_bytes())
+    proto.graph.node[0].input[0] = "nothing"
+    (tmp_path / "refused.onnx").write_bytes(proto.SerializeToString())
+    output = tmp_path / "map.tif"
+    with pytest.raises(ModelError, match="ONNX Runtime refuses it"):
+        predict(str(fields[0]), tmp_path / "refused.onnx", output, HERE)
+    assert predict(str(fields[0]), model, output, HERE).resumed == 0
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_tile_that_fails_is_named(fields: tuple[Path, Path], model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from conftest import Killed, fields_cube, killed_after, write_raster
@@ -15,6 +16,7 @@ from hsiclust.engine import EngineOptions
 from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, UsageError
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
+from hsiclust.prediction import new_store
 from hsiclust.prediction_plan import PredictPlan, plan_prediction
 from hsiclust.predictoptions import PredictOptions
 from hsiclust.shards import Shard, label_shard, merge
@@ -125,6 +127,27 @@ def test_who_may_work_beside_a_shard(
         label_shard(plan, HERE, Shard(1, 2))
     merge(plan, HERE)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_shard_at_work_keeps_its_store_before_its_first_tile(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsiclust.shards._PATIENCE", 0.2)
+    output, sure = tmp_path / "map.tif", replace(HERE, confidence=True)
+    plan, other = planned(folder, output), planned(folder, output, sure)
+
+    def meanwhile(*_: object) -> NoReturn:
+        assert len(new_store(plan).missing()) == 20
+        with pytest.raises(OutputBusyError):
+            label_shard(other, sure, Shard(1, 2))
+        raise Killed
+
+    with monkeypatch.context() as begun:
+        begun.setattr("hsiclust.shards.label_strips", meanwhile)
+        with pytest.raises(Killed):
+            label_shard(plan, HERE, Shard(1, 2))
+    assert LabelStore.record_of_run(plan.job.labels, plan.job.run) is not None
+    assert label_shard(other, sure, Shard(1, 2)).tiles == 10
 
 
 def test_shards_take_over_how_the_first_one_cut_the_scene(folder: Path, tmp_path: Path) -> None:
