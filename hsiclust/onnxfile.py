@@ -33,6 +33,7 @@ from hsiclust.modelfile import (
     Strict,
     checked_metadata,
 )
+from hsiclust.models.scalespace import LARGEST_DEVIATION, radius
 from hsiclust.palette import Classes
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ OUTPUTS = ("classes", "confidence")
 LARGEST_FILE = 2**31 - 1
 """Bytes; a protobuf message cannot be longer."""
 _DIGEST_KEY = f"{METADATA_KEY}.sha256"
+_LARGEST_FIELD = 2 * radius(LARGEST_DEVIATION) + 1  # no encoder sees as far as a Gaussian may
 _STANDARD_DOMAINS = ("", "ai.onnx")
 # What torch writes for all methods; none but Conv, Gemm, MatMul and Concat gives more values than
 # it takes, except by broadcasting. The last two other versions of its exporter may leave over.
@@ -62,7 +64,7 @@ class _Metadata(Strict):
     schema_version: Literal[1]
     method: str
     components: int = Field(ge=1, le=4096)
-    receptive_field: int = Field(ge=1, le=4097)
+    receptive_field: int = Field(ge=1, le=_LARGEST_FIELD)
     floats_per_pixel: int = Field(ge=1)
     sensor: SensorFacts
     bands: list[int] = Field(min_length=1, max_length=65535)
@@ -232,6 +234,12 @@ def load_onnx(path: Path) -> OnnxModel:
         raise ModelError(
             f"{path}: damaged: {facts.floats_per_pixel} values a pixel, where its {used} bands and "
             f"{facts.components} components take {least}"
+        )
+    size = proto.ByteSize()
+    if facts.floats_per_pixel > size:  # a value that is held comes of weights, of 4 bytes each
+        raise ModelError(
+            f"{path}: damaged: floats_per_pixel is {facts.floats_per_pixel}, more than a graph of "
+            f"{size} bytes can hold"
         )
     _check_safe(path, proto)
     _check_interface(path, proto, used)

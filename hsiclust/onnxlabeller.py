@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FATAL = 4  # of ONNX Runtime's levels of logging
+_SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|cu|cuh|h):\d+ ")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -112,7 +114,7 @@ class OnnxLabeller:
             found: Sequence[NDArray[np.uint8]] = self._session.run(OUTPUTS, {INPUT: values})
         except _failures() as error:
             raise ModelError(
-                f"{self.model.path}: ONNX Runtime fails on {values.shape}: {error}"
+                f"{self.model.path}: ONNX Runtime fails on {values.shape}: {_in_short(error)}"
             ) from error
         return found
 
@@ -143,7 +145,7 @@ def _open_session(model: OnnxModel, name: str) -> onnxruntime.InferenceSession:
             model.graph, options, providers=providers, enable_fallback=0
         )
     except _failures() as error:
-        raise ModelError(f"{model.path}: ONNX Runtime refuses it: {error}") from error
+        raise ModelError(f"{model.path}: ONNX Runtime refuses it: {_in_short(error)}") from error
     # Without the libraries that a provider needs, ONNX Runtime takes another one and goes on:
     # https://github.com/microsoft/onnxruntime/issues/23372
     running = session.get_providers()[0]
@@ -165,6 +167,12 @@ def _providers(device: torch.device) -> list[tuple[str, dict[str, str]]]:
         "cudnn_conv_algo_search": "HEURISTIC",  # no search for each new size of a block
     }
     return [(_CUDA, cuda), (_CPU, {})]
+
+
+def _in_short(error: Exception) -> str:
+    """What ONNX Runtime says, in one line and without the lines of its sources."""
+    first = next(iter(str(error).splitlines()), "")
+    return _SOURCE_LINE.sub("", first).strip()
 
 
 def _failures() -> tuple[type[Exception], ...]:

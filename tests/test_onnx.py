@@ -23,6 +23,7 @@ from hsiclust.modelfile import METHODS, FittedModel, load_model, save_model
 from hsiclust.models.base import Method
 from hsiclust.models.contrastdm import ContrastDm
 from hsiclust.models.contrastdm_settings import ContrastDmConfig
+from hsiclust.models.kmeans import LARGEST_SMOOTHING, KMeans
 from hsiclust.models.sscc import Sscc, SsccConfig
 from hsiclust.onnxexport import export
 from hsiclust.onnxfile import load_onnx
@@ -344,6 +345,8 @@ def _float_classes(proto: onnx.ModelProto) -> None:
         (_set(schema_version=2), "later version"),
         (_set(weights="/etc/passwd"), "damaged metadata"),
         (_set(receptive_field=10**9), "damaged metadata"),
+        (_set(receptive_field=387), "receptive_field .*input_value=387"),
+        (_set(floats_per_pixel=10**5), "floats_per_pixel is 100000, more than a graph of"),
         (_set(bands=[1, 2, 3, 4, 5, 8]), "band 8 of 8"),
         (_set(bands=[1, 2, 3, 4, 5, 5]), "a band twice"),
         (_set(bands=[1, 2]), "not 2 bands"),
@@ -490,6 +493,36 @@ def test_a_graph_that_onnx_runtime_refuses(path: Path, tmp_path: Path) -> None:
     model = load_onnx(_edited(path, tmp_path, _unknown_input))
     with pytest.raises(ModelError, match=r"edited\.onnx: ONNX Runtime refuses it"):
         OnnxLabeller(model, "cpu")
+
+
+def _no_confidence(proto: onnx.ModelProto) -> None:
+    (last,) = (node for node in proto.graph.node if "confidence" in node.output)
+    last.output[0] = "nothing"
+
+
+def test_onnx_runtime_says_why_in_a_line_and_not_where_in_its_sources(
+    path: Path, tmp_path: Path
+) -> None:
+    model = load_onnx(_edited(path, tmp_path, _no_confidence))
+    with pytest.raises(ModelError, match=r"output \(confidence\) does not exist") as refused:
+        OnnxLabeller(model, "cpu")
+    assert "graph.cc" in str(refused.value.__cause__)
+    with pytest.raises(ModelError, match=r"fails on .*invalid dimensions") as failed:
+        OnnxLabeller(load_onnx(path), "cpu")(
+            Components(torch.zeros(_BANDS + 1, 9, 9), torch.ones(9, 9, dtype=torch.bool))
+        )
+    assert "\n" in str(failed.value.__cause__)
+    for message in (str(refused.value), str(failed.value)):
+        assert "\n" not in message
+        assert ".cc:" not in message
+
+
+def test_the_largest_smoothing_may_be_exported(path: Path) -> None:
+    method = KMeans(3, _CLASSES, LARGEST_SMOOTHING).eval()
+    model = replace(fitted("kmeans"), method=method, nodata=None)
+    path = path.with_name("smooth.onnx")
+    path.write_bytes(onnxexport._content(model, path))
+    assert load_onnx(path).halo == 192
 
 
 @pytest.mark.parametrize(
