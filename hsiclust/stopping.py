@@ -36,16 +36,16 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 class StopBetweenSteps:
-    """From the first step of a training on, SIGTERM waits for the end of a step."""
+    """From the first step of a training to its last, SIGTERM waits for the end of a step."""
 
     def __init__(self) -> None:
         self._asked = False
 
-    def check(self) -> None:
-        """Stop if that was asked for."""
+    def check(self, last: bool) -> None:
+        """Stop if that was asked for; behind the last step there is none to wait for any more."""
+        signal.signal(signal.SIGTERM, _stop if last else self._ask)
         if self._asked:
             _stop(signal.SIGTERM, None)
-        signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True

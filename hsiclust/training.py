@@ -225,6 +225,8 @@ def _watched(
     # No step may be left to tell the loss.
     last = Step(first, run.steps, loss_of(run.checkpoint) if first else math.nan, 0, 0.0)
     for last in _learn(method, pixels, first, run):
+        if last.step == run.steps:  # what comes after it may be stopped at any moment
+            save_checkpoint(run.checkpoint, method, run.hash, last.step, last.loss)
         try:
             if progress is not None:
                 progress(last)

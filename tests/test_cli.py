@@ -640,6 +640,41 @@ def test_a_stopped_training_can_be_resumed(run: Run, trained: Path, tmp_path: Pa
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_a_training_heeds_sigterm_behind_its_last_step(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    words = ["train", trained / "scene.tif", "--method", "kmeans", "--steps", "3", "-o", "m", "-q"]
+    asked = (
+        "import os, signal\n"
+        "from hsiclust import training\n"
+        "learn, finish = training._learn, training._finish\n"
+        "def learned(*arguments):\n"
+        "    for step in learn(*arguments):\n"
+        "        yield step\n"
+        "        print(step.step)\n"
+        "def order(*arguments):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('went on')\n"
+        "    return finish(*arguments)\n"
+        "training._learn, training._finish = learned, order\n"
+        "from hsiclust.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked, *map(str, words)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.split() == ["1", "2", "3"]
+    assert not (tmp_path / "m").exists()
+    assert json.loads(run(*words, "--json").stdout)["steps"] == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m"]
+
+
 def test_a_full_disk_is_1_and_one_line(run: Run, trained: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
     limited = (

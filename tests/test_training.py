@@ -122,6 +122,24 @@ def test_what_is_stopped_after_its_last_step_has_the_same_record(
     assert result.loss == whole["loss"]
 
 
+def test_what_is_killed_behind_its_last_step_takes_none_again(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    whole = train([str(fields[0])], tmp_path / "whole", KMEANS)
+    with monkeypatch.context() as dying:
+        dying.setattr(loop, "label_sample", killed)
+        with pytest.raises(Killed):
+            train([str(fields[0])], tmp_path / "model", KMEANS)
+    steps: list[Step] = []
+    result = train([str(fields[0])], tmp_path / "model", KMEANS, steps.append)
+    assert not steps
+    assert result.loss == whole.loss
+    assert same(tmp_path / "whole", tmp_path / "model")
+
+
 def test_staged_scenes_of_a_killed_training_of_more_are_removed(
     fields: tuple[Path, Path], tmp_path: Path
 ) -> None:

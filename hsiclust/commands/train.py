@@ -166,7 +166,8 @@ def train(
 
         def watch(step: Step) -> None:
             show(step.step, step.steps, _progress(step))
-            stop.check()  # between two steps, where a checkpoint can be written
+            # Between two steps, where a checkpoint can be written; after the last there is one.
+            stop.check(last=step.step == step.steps)
 
         result = run(scenes, output, options, watch)
     if result.collapsed:
