@@ -34,7 +34,7 @@ from hsiclust.onnxfile import (
     onnx_metadata,
 )
 from hsiclust.onnxlabeller import OnnxLabeller, RawBands
-from hsiclust.output import refuse_existing, refuse_inputs, written_beside
+from hsiclust.output import refuse_existing, refuse_inputs, written_alone
 from hsiclust.palette import UNSURE
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> Export:
     refuse_inputs(output, model)
     fitted = load_model(model)
     content = _content(fitted, model)
-    with written_beside(output) as beside:
+    with written_alone(output, overwrite) as beside:
         beside.write_bytes(content)
         agreement, pixels = _proved(fitted, beside)
         if agreement < _LEAST_AGREEMENT:

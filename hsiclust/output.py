@@ -32,6 +32,20 @@ def written_beside(path: Path) -> Iterator[Path]:
         remove(beside)
 
 
+@contextmanager
+def written_alone(path: Path, overwrite: bool) -> Iterator[Path]:
+    """`written_beside`, by one run at a time; what another wrote meanwhile is not replaced.
+
+    Raises:
+        OutputBusyError: Another run is writing it.
+        OutputExistsError: It is there by now and `overwrite` is not set.
+    """
+    with locked(path):
+        refuse_existing(path, overwrite)
+        with written_beside(path) as beside:
+            yield beside
+
+
 def _usual_mode(path: Path) -> int:
     """Who may read a new file here; some libraries make files that no one else may."""
     path.touch()

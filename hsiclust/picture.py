@@ -17,7 +17,7 @@ from hsiclust.errors import InputError
 from hsiclust.falsecolour import NO_DATA, Image, false_colour
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import read_classes
-from hsiclust.output import refuse_existing, refuse_inputs, written_beside
+from hsiclust.output import refuse_existing, refuse_inputs, written_alone
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.rasters import grid_of, open_raster
 from hsiclust.scores import Scores
@@ -112,7 +112,7 @@ def report(label_map: Path, output: Path, options: ReportOptions | None = None) 
         panels.append(_Panel(coloured.title, _painted(labels, coloured.numbers)))
         there = _thinned(compared.truth.read, grid.window, step)
         panels.append(_Panel("Truth", _painted(there, coloured.classes)))
-    with written_beside(output) as beside:
+    with written_alone(output, chosen.overwrite) as beside:
         _draw(beside, lines, panels, legend)
 
 

@@ -74,11 +74,9 @@ def train(
     """
     if not sources:
         raise UsageError("no scene is named; give at least one to learn from")
-    refuse_existing(output, options.overwrite)
-    unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
     split = _split_files(output, len(sources), options)
+    _refuse_existing(output, split, options.overwrite)
     for written in split:
-        refuse_existing(written, options.overwrite or unfinished)
         if (owner := split_owner(written)) not in (None, output.name):
             raise OutputExistsError(
                 f"{written}: holds labels of the training of {owner}; name another output"
@@ -87,6 +85,7 @@ def train(
     for replaced in (output, *split, *_earlier_files(output, len(sources), options)):
         refuse_inputs(replaced, *inputs)
     with locked(output):
+        _refuse_existing(output, split, options.overwrite)  # another may have ended just now
         earlier = any(path.exists() for path in _kept(output))
         try:
             return _train(sources, output, options, progress)
@@ -151,6 +150,14 @@ def _train(
         held_out=held_out,
         split=_split_files(output, len(sources), options),
     )
+
+
+def _refuse_existing(output: Path, split: Sequence[Path], overwrite: bool) -> None:
+    """Check that the model and the files of its split may be written."""
+    refuse_existing(output, overwrite)
+    unfinished = checkpoint_path(output).exists()  # then files of a split are what a kill left
+    for written in split:
+        refuse_existing(written, overwrite or unfinished)
 
 
 def _split_files(output: Path, sources: int, options: TrainOptions) -> Sequence[Path]:

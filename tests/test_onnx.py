@@ -204,6 +204,17 @@ def test_outputs_that_are_refused(path: Path, tmp_path: Path) -> None:
         export(model, path)
 
 
+def test_a_file_that_another_wrote_meanwhile_is_not_replaced(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.onnx"
+    monkeypatch.setattr(onnxexport, "refuse_inputs", lambda *_: output.write_text("of another"))
+    with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
+        export(path.with_suffix(".safetensors"), output)
+    assert output.read_text() == "of another"
+    assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
+
+
 def test_a_file_that_disagrees_is_not_left_behind(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

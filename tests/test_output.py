@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hsiclust.errors import OutputExistsError, UsageError
-from hsiclust.output import refuse_existing, refuse_inputs, written_beside
+from hsiclust.errors import OutputBusyError, OutputExistsError, UsageError
+from hsiclust.output import refuse_existing, refuse_inputs, written_alone, written_beside
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -41,6 +41,23 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
         assert not beside.exists()
         beside.write_text("new")
     assert (tmp_path / "a").read_text() == "new"
+
+
+def test_one_run_at_a_time_writes_a_file(tmp_path: Path) -> None:
+    with written_alone(tmp_path / "a", overwrite=False) as beside:
+        beside.write_text("first")
+        with (
+            pytest.raises(OutputBusyError),
+            written_alone(tmp_path / "a", overwrite=True) as other,
+        ):
+            other.write_text("second")
+    with (
+        pytest.raises(OutputExistsError, match="--overwrite"),
+        written_alone(tmp_path / "a", overwrite=False) as other,
+    ):
+        other.write_text("third")
+    assert (tmp_path / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_folders_are_written_too(tmp_path: Path) -> None:

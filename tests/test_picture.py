@@ -7,6 +7,7 @@ from affine import Affine
 from matplotlib.image import imread
 from rasterio.crs import CRS
 
+from hsiclust import picture
 from hsiclust.errors import InputError, OutputExistsError
 from hsiclust.falsecolour import NO_DATA, false_colour
 from hsiclust.grid import PixelGrid
@@ -147,6 +148,14 @@ def test_a_picture_is_not_replaced_unasked(tmp_path, labels):
     assert picture.read_bytes() == b"mine"
     report(label_map, picture, ReportOptions(overwrite=True))
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_another_drew_meanwhile_is_not_replaced(tmp_path, labels, monkeypatch):
+    label_map, output = put(tmp_path / "map.tif", labels), tmp_path / "map.png"
+    monkeypatch.setattr(picture, "refuse_inputs", lambda *_: output.write_text("of another"))
+    with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
+        report(label_map, output)
+    assert output.read_text() == "of another"
 
 
 def test_a_large_map_is_thinned_out(tmp_path):

@@ -224,6 +224,19 @@ def test_a_training_that_fails_leaves_nothing(fields: tuple[Path, Path], tmp_pat
     assert set(tmp_path.iterdir()) == before
 
 
+def test_a_model_that_another_training_wrote_meanwhile_is_not_replaced(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "m"
+    monkeypatch.setattr(loop, "refuse_inputs", lambda *_: output.write_text("of another"))
+    before = {*tmp_path.iterdir(), output}
+    with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
+        train([str(fields[0])], output, KMEANS)
+    assert output.read_text() == "of another"
+    assert set(tmp_path.iterdir()) == before
+    train([str(fields[0])], output, replace(KMEANS, overwrite=True))
+
+
 def test_masked_pixels_do_not_reach_the_centres(tmp_path: Path) -> None:
     cube, truth = fields_cube()
     truth[:, 35:] = 0
