@@ -49,11 +49,28 @@ class SceneList:
         self.folder.mkdir(exist_ok=True)
 
 
+def scene_names(words: Sequence[str], stdin: TextIO) -> list[str]:
+    """Scenes that the command line names, lists among them.
+
+    Args:
+        words: Scenes, `@FILE` for a list of them, `-` for a list from standard input.
+        stdin: Standard input.
+
+    Raises:
+        InputError: A list cannot be read.
+        UsageError: No scene is named.
+    """
+    names = [name for word in words for name in _names(word, stdin)]
+    if not names:
+        raise UsageError("no scene is named: the list is empty")
+    return names
+
+
 def scene_list(words: Sequence[str], output: str | None, suffix: str, stdin: TextIO) -> SceneList:
     """What the command line names.
 
     Args:
-        words: Scenes, `@FILE` for a list of them, `-` for a list from standard input.
+        words: As `scene_names` takes them.
         output: A map, or the folder of several; ends in `/` or is there when it is a folder.
         suffix: Of maps that are named by their scenes.
         stdin: Standard input.
@@ -62,9 +79,7 @@ def scene_list(words: Sequence[str], output: str | None, suffix: str, stdin: Tex
         InputError: A list cannot be read.
         UsageError: No scene, or two whose maps would have one name.
     """
-    names = [name for word in words for name in _names(word, stdin)]
-    if not names:
-        raise UsageError("no scene is named: the list is empty")
+    names = scene_names(words, stdin)
     many = len(names) > 1 or any(word == "-" or word.startswith("@") for word in words)
     if output is None or many or output.endswith("/") or Path(output).is_dir():
         folder = None if output is None else Path(output)

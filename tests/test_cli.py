@@ -431,6 +431,27 @@ def test_debug_shows_the_traceback(run: Run) -> None:
     assert "Traceback" in run("--debug", "info", "none.tif", code=1).stderr
 
 
+def test_a_training_takes_lists_of_scenes(run: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"# of July\n{trained / 'scene.tif'}\n")
+    common = ("--method", "kmeans", "-k", "4", "--steps", "9", "-q", "-o")
+    run("train", "@list.txt", *common, "listed.safetensors")
+    subprocess.run(
+        [*COMMAND, "train", "-", *common, "piped.safetensors"],
+        cwd=tmp_path,
+        input=f"{trained / 'scene.tif'}\n",
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    expected = (trained / "model.safetensors").read_bytes()
+    for name in ("listed", "piped"):
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == expected
+    message = one_line(run("train", "@none.txt", code=3))
+    assert "none.txt: No such file" in message
+    (tmp_path / "empty.txt").touch()
+    assert "the list is empty" in one_line(run("train", "@empty.txt", code=2))
+
+
 def test_many_scenes_one_of_which_fails(run: Run, trained: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_raster(tmp_path / f"{name}.tif", fields_cube(30, 30, seed=ord(name))[0])

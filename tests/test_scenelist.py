@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hsiclust.errors import InputError, UsageError
-from hsiclust.scenelist import scene_list
+from hsiclust.scenelist import scene_list, scene_names
 
 
 def pairs(words: list[str], output: str | None, stdin: str = "") -> list[tuple[str, str]]:
@@ -38,6 +38,12 @@ def test_lists(tmp_path: Path) -> None:
     names = [scene for scene, _ in pairs([f"@{file}", "d.tif", "-"], None, "e.tif\n#f.tif\n")]
     assert names == ["a b.tif", "c.tif", "d.tif", "e.tif"]
     assert scene_list(["-"], "maps", ".tif", io.StringIO("a.tif\n")).many
+
+
+def test_names_alone_may_be_alike() -> None:
+    """Two scenes of one name have no maps that would be the same where they are learned from."""
+    words = ["x/a.tif", "-", "y/a.img"]
+    assert scene_names(words, io.StringIO("b.tif\n")) == ["x/a.tif", "b.tif", "y/a.img"]
 
 
 def test_lists_that_cannot_be(tmp_path: Path) -> None:

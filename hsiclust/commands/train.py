@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ from hsiclust.parameters import (
     Overwrite,
     Quiet,
     RecipeName,
+    Scenes,
     Scheduler,
     SchedulerFile,
     Seed,
@@ -33,6 +35,7 @@ from hsiclust.parameters import (
     engine_of,
     value_of,
 )
+from hsiclust.scenelist import scene_names
 from hsiclust.stopping import StopBetweenSteps
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    scenes: Annotated[list[str], typer.Argument(help="Scenes or tile stores to learn from.")],
+    scenes: Scenes,
     output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
         "model.safetensors"
     ),
@@ -161,6 +164,7 @@ def train(
         overwrite=overwrite,
         engine=engine_of(workers, scheduler, scheduler_file),
     )
+    sources = scene_names(scenes, sys.stdin)
     stop = StopBetweenSteps()
     with console.progress("training", quiet) as show:
 
@@ -169,7 +173,7 @@ def train(
             # Between two steps, where a checkpoint can be written; after the last there is one.
             stop.check(last=step.step == step.steps)
 
-        result = run(scenes, output, options, watch)
+        result = run(sources, output, options, watch)
     if result.collapsed:
         console.say(
             f"WARNING: the clustering collapsed: {result.in_use} of {result.classes} clusters are "
