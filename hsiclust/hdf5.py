@@ -97,16 +97,24 @@ class Hdf5File(Mapping[str, "h5py.Dataset"]):
             array: The array that is meant; None for all.
 
         Raises:
-            InputError: They lie in another file.
+            InputError: They lie in another file, or there is no such array in this one.
         """
         for name in self if array is None else (array,):
-            if isinstance(self.object(name), self._h5py.Dataset):
+            if isinstance(self.wanted(name), self._h5py.Dataset):
                 self.__getitem__(name)
         leading_out = None if array is not None else self.root.visititems_links(self._leads_out)
         if leading_out is not None:
             raise InputError(
                 f"{self.path}: {leading_out}: leads into another file, which is not read"
             )
+
+    def wanted(self, array: str) -> h5py.Dataset | h5py.Group:
+        """What a name means; raises `InputError` where it is nothing in this file."""
+        found = self.object(array)
+        if found is None:
+            held = _some(self.variables())
+            raise InputError(f"{self.path}: holds no array {array}; it holds {held}")
+        return found
 
     def _leads_out(self, name: str, link: object) -> str | None:
         return name if isinstance(link, self._h5py.ExternalLink) else None
@@ -177,6 +185,17 @@ def open_hdf5(path: str) -> Mapping[str, StoredArray]:
     return Hdf5File(path)
 
 
+def check_inside(name: str) -> None:
+    """Check that GDAL would read no other file behind an HDF5 file; others pass.
+
+    Raises:
+        InputError: It would, or the library that can tell is missing.
+    """
+    if is_hdf5(name):
+        file, array = split_name(name)
+        Hdf5File(file).check_inside(array)
+
+
 def general_cube(file: Hdf5File, array: str | None) -> CubeFacts | None:
     """Describe a cube by the names and lengths of what lies in its file.
 
@@ -193,12 +212,9 @@ def general_cube(file: Hdf5File, array: str | None) -> CubeFacts | None:
     variables = file.variables()
     cubes = [each for each in variables if each.is_cube]
     if array is not None:
-        wanted = file.object(array)
-        if wanted is None:
-            raise InputError(f"{file.path}: holds no array {array}; it holds {_some(variables)}")
+        wanted = file.wanted(array)
         cubes = [each for each in cubes if each.array == wanted]
     if not cubes:
-        file.check_inside(array)
         return None
     found = [(each, find_axes(each, variables)) for each in cubes]
     clear = [(each, axes) for each, axes in found if axes is not None]

@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterioWindow
 from hsiclust.cluster import available_processors
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.hdf5 import split_name
+from hsiclust.hdf5 import check_inside, split_name
 from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote
 from hsiclust.validity import Fills
 
@@ -37,7 +37,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
     """Open a raster for reading, with failures as `InputError`.
 
     Raises:
-        InputError: The file is not there or GDAL cannot open it.
+        InputError: The file is not there, GDAL cannot open it, or its values lie in others.
     """
     try:
         path.encode()
@@ -47,6 +47,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
     there = Path(file).exists() or "://" in file or file.startswith("/vsi")
     if file != path and not there:  # the library behind GDAL would say so in twenty lines
         raise InputError(f"{path}: no such file")
+    check_inside(path)
     try:
         with open_quietly(path) as dataset:
             yield dataset

@@ -4,6 +4,7 @@ import pickle
 import threading
 from itertools import product
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -512,3 +513,33 @@ def test_the_search_for_overlaps_is_bounded(tmp_path, monkeypatch):
     shapes = [square(0, 0, 9, 9)] * 4
     path = write_features(tmp_path / "v.gpkg", shapes, kind=[1, 2, 3, 4])
     assert "(pairs: at least 2, pixels: about 162)" in open_truth(path, GRID, field="kind").note
+
+
+@pytest.mark.parametrize("opened", [open_truth, open_mask])
+@pytest.mark.parametrize("name", ["{}", 'HDF5:"{}"://labels'])
+@pytest.mark.parametrize("kind", ["virtual", "external", "link"])
+def test_labels_in_hdf5_are_not_read_from_other_files(tmp_path, opened, name, kind):
+    (tmp_path / "raw").write_bytes(bytes(40 * 50))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["labels"] = np.ones((40, 50), np.uint8)
+    path = tmp_path / "labels.h5"
+    with h5py.File(path, "w") as file:
+        if kind == "virtual":
+            layout = h5py.VirtualLayout((40, 50), np.uint8)
+            layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "labels", (40, 50))
+            file.create_virtual_dataset("labels", layout)
+        elif kind == "external":
+            outside = [(str(tmp_path / "raw"), 0, 40 * 50)]
+            file.create_dataset("labels", (40, 50), np.uint8, external=outside)
+        else:
+            file["labels"] = h5py.ExternalLink(tmp_path / "other.h5", "/labels")
+    with pytest.raises(InputError, match=r"other files?, which|holds no array labels"):
+        opened(name.format(path), PixelGrid(40, 50, Affine.identity(), None))
+
+
+def test_labels_in_hdf5(tmp_path):
+    values = numbers(np.random.default_rng(0))
+    with h5py.File(tmp_path / "labels.h5", "w") as file:
+        file["labels"] = values
+    truth = open_truth(tmp_path / "labels.h5", PixelGrid(40, 50, Affine.identity(), None))
+    assert np.array_equal(truth.read(Window(0, 0, 40, 50)), values)
