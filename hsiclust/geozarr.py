@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from hsiclust.conventions import Variable, cube_facts, find_axes, find_nodata
 from hsiclust.cube import CubeFacts, StoredArray, check_array, describe_layout
 from hsiclust.errors import InputError
-from hsiclust.location import UNREADABLE, Location, location, storage_errors, zarr_store
+from hsiclust.location import UNREADABLE, Location, is_there, location, storage_errors, zarr_store
+from hsiclust.validity import valid_pixels
 
 if TYPE_CHECKING:
     import zarr
 
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+_NO_CHUNKS = (*_METADATA, ".zattrs")
 _DEEPEST = 3
 _VIRTUAL = "/vsis3/"
 
@@ -129,6 +131,7 @@ def _describe(name: str, where: Location) -> CubeFacts:
         )
     cube, axes = clear[0]
     check_array(name, cube.array)
+    _check_stored(cube, others)
     return cube_facts(name, cube, others, axes, _layout(cube, axes))
 
 
@@ -142,7 +145,7 @@ def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
             variables = _variables(node, where)
             return [each for each in variables if each.is_cube], variables
         cube = _variable("", node, where)
-        return [cube] if cube.is_cube else [], _beside(where)
+        return [cube] if cube.is_cube else [], _beside(where.parent)
     except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
@@ -152,12 +155,12 @@ def _node(name: str, where: Location) -> tuple[list[Variable], list[Variable]]:
         raise InputError(f"{name}: cannot be opened as Zarr: {reason}") from error
 
 
-def _beside(where: Location) -> list[Variable]:
-    """What lies in the group of an array, if it lies in one."""
+def _beside(group: Location) -> list[Variable]:
+    """What lies in the folder of an array, if that is a group."""
     import zarr
 
     try:
-        return _variables(zarr.open_group(zarr_store(where.parent), mode="r"), where)
+        return _variables(zarr.open_group(zarr_store(group), mode="r"), group)
     except OSError:
         return []
 
@@ -167,7 +170,9 @@ def _variables(group: zarr.Group, where: Location) -> list[Variable]:
 
     members = group.members(max_depth=_DEEPEST)
     return [
-        _variable(path, member, where) for path, member in members if isinstance(member, zarr.Array)
+        _variable(path, member, where / path)
+        for path, member in members
+        if isinstance(member, zarr.Array)
     ]
 
 
@@ -196,10 +201,42 @@ def _refuse_pickle(array: zarr.Array[Any], where: Location) -> None:
         raise InputError(f"{where}: its values are pickled, which may run any code; not read")
 
 
+def _check_stored(cube: Variable, others: list[Variable]) -> None:
+    """Check that arrays are there, of which the metadata of their group may be all that is left.
+
+    Raises:
+        InputError: One is not, or nothing of the cube; Zarr would give the fill value for it.
+    """
+    for each in (cube, *others):
+        stored = _stored(each)
+        # A server is asked for the cube alone: each question takes its time.
+        if (each is cube or isinstance(stored.where, Path)) and not is_there(stored.where):
+            raise InputError(
+                f"{stored.where}: is not there, although the metadata of its group name this "
+                "array; copy the scene again, it was cut short"
+            )
+    stored = _stored(cube)
+    if isinstance(stored.where, Path) and not _has_chunks(stored.where):
+        fill = np.full((1, 1, 1), stored.array.fill_value or 0, stored.dtype)
+        if valid_pixels(fill, find_nodata(cube.attributes)).any():
+            raise InputError(
+                f"{stored.where}: holds no values, its metadata alone; copy the scene again, "
+                "it was cut short"
+            )
+
+
+def _has_chunks(folder: Path) -> bool:
+    return any(file.is_file() and file.name not in _NO_CHUNKS for file in folder.rglob("*"))
+
+
+def _stored(variable: Variable) -> ZarrArray:
+    if not isinstance(variable.array, ZarrArray):
+        raise TypeError(type(variable.array))
+    return variable.array
+
+
 def _layout(cube: Variable, axes: tuple[int, int, int]) -> tuple[str, tuple[int, int]]:
-    stored = cube.array
-    if not isinstance(stored, ZarrArray):
-        raise TypeError(type(stored))
+    stored = _stored(cube)
     codec = next(iter(stored.array.compressors), None)
     name = getattr(codec, "codec_id", None) or type(codec).__name__.removesuffix("Codec").lower()
     version = f"Zarr {stored.array.metadata.zarr_format}"

@@ -204,6 +204,36 @@ def test_the_fill_value_is_nodata(tmp_path: Path) -> None:
     assert valid[:10].all()
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("gone", ["reflectance", "wavelength"])
+def test_an_array_that_is_gone_is_not_read_as_zeros(
+    tmp_path: Path, version: int, gone: str
+) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr", version=version)
+    zarr.consolidate_metadata(path)
+    assert np.array_equal(Scene.open(path).read(), CUBE)
+    shutil.rmtree(path / gone)
+    with pytest.raises(InputError, match=rf"scene\.zarr/{gone}: is not there, although"):
+        Scene.open(path)
+
+
+@pytest.mark.parametrize("name", ["", "reflectance"])
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("fill", [0, -9999])
+def test_an_array_without_any_chunk(tmp_path: Path, version: int, name: str, fill: int) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr", version=version, fill_value=fill)
+    for file in (path / "reflectance").rglob("*"):
+        if file.is_file() and file.name[0] not in ".z":
+            file.unlink()
+    if fill:
+        scene = Scene.open(path / name)
+        assert not scene.holds_data(scene.read()).any()
+    else:
+        with pytest.raises(InputError, match=r"scene\.zarr/reflectance: holds no values"):
+            Scene.open(path / name)
+
+
 def test_shards(tmp_path: Path) -> None:
     path = write_geozarr(tmp_path / "s.zarr", chunks=(12, 5, 5), shards=(12, 10, 10))
     scene = Scene.open(path)
@@ -342,6 +372,14 @@ def test_a_scene_on_s3(s3: str, tmp_path: Path, version: int) -> None:
     assert Scene.open(url).identity == first
     s3server.put("deep/scene.zarr/reflectance/more", b"x")
     assert Scene.open(url).identity != first
+
+
+def test_an_array_that_is_gone_on_s3(s3: str, tmp_path: Path) -> None:
+    path = write_geozarr(tmp_path / "scene.zarr", version=2)
+    zarr.consolidate_metadata(path)
+    shutil.rmtree(path / "reflectance")
+    with pytest.raises(InputError, match=r"scene\.zarr/reflectance: is not there, although"):
+        Scene.open(s3server.put("cut/scene.zarr", path))
 
 
 def test_no_scene_on_s3(s3: str, refusing_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
