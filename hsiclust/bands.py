@@ -50,6 +50,10 @@ _SAME_SENSOR = 0.1
 # the model's band spacing: re-calibration moves centres by less, another band lies further off.
 _MATCH_SPACING = 0.5
 
+# Lists of an ENVI header that have an entry a band.
+_HEADER_LISTS = ("bbl", "wavelength", "fwhm")
+_LONGEST_ENTRY = 24  # letters that a message has of one
+
 Tags = Sequence[Mapping[str, str]]
 
 
@@ -102,6 +106,26 @@ def describe_bands(
         return Bands(count, tuple(names), good=good)
     wavelengths, fwhm, units = found
     return Bands(count, tuple(names), wavelengths, fwhm, units, good)
+
+
+def unread_lists(header: Mapping[str, str], count: int) -> tuple[str, ...]:
+    """Lists of an ENVI header that cannot be what they are called, and why, in words.
+
+    Args:
+        header: Its fields; empty for other formats.
+        count: Number of bands.
+    """
+    found = []
+    for name in _HEADER_LISTS:
+        entries = _entries(header.get(name, ""))
+        if entries and _numbers(header[name], count) is None:
+            wrong = next((entry for entry in entries if not _is_finite(entry)), None)
+            found.append(
+                f"{name} in its header is ignored: {len(entries)} values between commas are found, "
+                f"{count} expected"
+                + ("" if wrong is None else f", and {_in_short(wrong)} is no number")
+            )
+    return tuple(found)
 
 
 def bands_of_lists(
@@ -216,12 +240,28 @@ def _factor(units: str, values: Sequence[float]) -> float:
     return 1e3 if values and max(values) < _LARGEST_MICROMETRE else 1.0
 
 
+def _entries(text: str) -> list[str]:
+    return [entry for entry in text.strip().strip("{}").split(",") if entry.strip()]
+
+
+def _is_finite(entry: str) -> bool:
+    try:
+        return math.isfinite(float(entry))
+    except ValueError:
+        return False
+
+
+def _in_short(entry: str) -> str:
+    text = " ".join(entry.split())
+    return repr(text if len(text) <= _LONGEST_ENTRY else f"{text[:_LONGEST_ENTRY]}...")
+
+
 def _numbers(text: str | None, count: int) -> list[float] | None:
     """Numbers of an ENVI list such as "{ 0.46, 0.47 }", if there are `count` finite ones."""
     if text is None:
         return None
     try:
-        numbers = [float(entry) for entry in text.strip().strip("{}").split(",") if entry.strip()]
+        numbers = [float(entry) for entry in _entries(text)]
     except ValueError:
         return None
     return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None

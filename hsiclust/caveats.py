@@ -1,4 +1,4 @@
-"""What has to be said of a scene before it is labelled, although nothing is wrong with it."""
+"""What has to be said of a scene before it is used, although nothing is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ log = logging.getLogger(__name__)
 
 def warn_of_scene(scene: Scene, model: LabelModel) -> None:
     """Say what a map of this scene will lack, and what will be slow."""
+    warn_of_header(scene)
     _warn_of_place(scene)
     _warn_of_gzip(scene)
     _warn_of_nodata(scene, model)
+
+
+def warn_of_header(scene: Scene) -> None:
+    """Say which lists of its header are not used: bands that it calls bad would be, for one."""
+    for unread in scene.unread:
+        log.warning("%s: %s", scene.path, unread)
 
 
 def _warn_of_place(scene: Scene) -> None:

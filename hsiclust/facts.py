@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hsiclust.bands import Bands
+from hsiclust.caveats import warn_of_header
 from hsiclust.datafile import data_file, is_container
 from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
@@ -41,6 +42,7 @@ def info(path: str) -> Facts:
 
 def _scene(path: str) -> Facts:
     scene = Scene.open(path)
+    warn_of_header(scene)
     return {
         "kind": "scene",
         "path": scene.path,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hsiclust.caveats import warn_of_header
 from hsiclust.crops import StoredTiles
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError
@@ -81,6 +82,7 @@ def lesson_tiles(
             _check_store(store, model, context)
             candidates: Sequence[int] = store.written()
         else:
+            warn_of_header(scene)
             area, shape = area_of(scene.grid, options.bounds), TileShape(halo=context)
             path = staged_path(output, number)
             store = plan_store(scene, area, model.transform, model.sensor, path, shape)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from hsiclust.bands import Bands, describe_bands
+from hsiclust.bands import Bands, describe_bands, unread_lists
 from hsiclust.cube import DECODED_BYTES, CubeFacts, CubeReader
 from hsiclust.datafile import data_file, vrt_sources
 from hsiclust.envi import raw_envi
@@ -75,6 +75,7 @@ class Scene:
         sources: Other files that hold them, or their mask, where the scene is a VRT or has one.
         masking: What reads the mask, where the file has one of its own.
         loose: What alone says where it lies on the ground, where that is not its grid; in words.
+        unread: Lists of its header that cannot be used, and why, in words.
     """
 
     path: str
@@ -88,6 +89,7 @@ class Scene:
     sources: tuple[str, ...] = ()
     masking: GdalReader | None = None
     loose: str | None = None
+    unread: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, nodata: float | None = None) -> Scene:
@@ -248,12 +250,18 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         )
     dtype = common_type(path, dataset)
     raw = _raw_cube(path, dataset)
+    header = dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {}
     fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
     reader = GdalReader(path, kept_bytes(dataset), dtype.name, fills)
     return Scene(
         path=path,
         grid=grid_of(dataset),
-        bands=_bands(dataset),
+        bands=describe_bands(
+            [name or "" for name in dataset.descriptions],
+            header,
+            [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes],
+            [dataset.tags(band) for band in dataset.indexes],
+        ),
         dtype=dtype.name,
         nodata=fills.common,
         layout=_layout(dataset, raw),
@@ -262,6 +270,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         sources=_sources(path, dataset) + (mask_file(path) if has_mask(dataset) else ()),
         masking=_masking(reader, raw) if has_mask(dataset) else None,
         loose=loose_place(dataset),
+        unread=unread_lists(header, dataset.count),
     )
 
 
@@ -313,12 +322,3 @@ def _blocks(dataset: DatasetReader, raw: Reader | None) -> tuple[int, int]:
         return (raw.lines or 1) if whole else 1, raw.cols
     rows, cols = dataset.block_shapes[0]
     return min(rows, dataset.height), min(cols, dataset.width)
-
-
-def _bands(dataset: DatasetReader) -> Bands:
-    return describe_bands(
-        [name or "" for name in dataset.descriptions],
-        dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {},
-        [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes],
-        [dataset.tags(band) for band in dataset.indexes],
-    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from hsiclust.caveats import warn_of_header
 from hsiclust.datafile import files_of
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError, OutputExistsError, UsageError
@@ -76,6 +77,7 @@ def tile(
     if is_there(where) and not is_tile_store(where):
         raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)
+    warn_of_header(scene)
     area = area_of(scene.grid, options.bounds)
     fitted = ""
     if options.model is not None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsiclust.bands import Bands, describe_bands, match_bands, parse_bands
+from hsiclust.bands import Bands, describe_bands, match_bands, parse_bands, unread_lists
 from hsiclust.errors import ModelError, UsageError
 
 NONE = [{}, {}, {}]
@@ -98,6 +98,26 @@ def test_a_list_of_the_wrong_length_is_not_believed() -> None:
     bands = describe_bands(["", "", ""], {"wavelength": "{1, 2}", "bbl": "{x, 1, 1}"}, NONE, NONE)
     assert bands.wavelengths is None
     assert bands.usable() == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{1, 1}", "2 values between commas are found, 3 expected"),
+        ("{1 1 0}", "1 values between commas are found, 3 expected, and '1 1 0' is no number"),
+        ("{1,x\n,0}", "3 values between commas are found, 3 expected, and 'x' is no number"),
+        ("{1, nan, 0}", "3 values between commas are found, 3 expected, and 'nan' is no number"),
+        (
+            "{" + "1 " * 400 + "}",
+            f"1 values between commas are found, 3 expected, and '{'1 ' * 12}...' is no number",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["bbl", "wavelength", "fwhm"])
+def test_lists_of_a_header_that_cannot_be_used(name: str, text: str, said: str) -> None:
+    header = {"bbl": "{1, 0, 1}", "wavelength": "{4, 5, 6.5}", "fwhm": "{}"}
+    assert unread_lists(header, 3) == unread_lists({}, 3) == ()
+    assert unread_lists({**header, name: text}, 3) == (f"{name} in its header is ignored: {said}",)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, unique=True))

@@ -16,13 +16,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hsiclust.api import predict
 from hsiclust.datafile import files_of
 from hsiclust.demonstration import demo_scene
+from hsiclust.engine import EngineOptions
 from hsiclust.errors import InputError
+from hsiclust.facts import info
 from hsiclust.grid import Window
+from hsiclust.predictoptions import PredictOptions
 from hsiclust.rasters import open_raster
 from hsiclust.rawcube import RawCube
 from hsiclust.scene import Scene
+from hsiclust.tiling import TileOptions, tile
+from hsiclust.training import train
+from hsiclust.trainoptions import TrainOptions
 
 ENVI_TYPES = {"uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12}
 AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
@@ -49,6 +56,25 @@ def write_envi(
         f"byte order = {byte_order}\n" + (f"file compression = {int(compress)}\n") + extra
     )
     return path
+
+
+def test_it_is_said_that_a_bad_bands_list_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(write_envi(tmp_path / "a.img", fields_cube()[0], extra="bbl = {1, 0}\n"))
+    said = f"{path}: bbl in its header is ignored: 2 values between commas are found, 12 expected"
+    engine = EngineOptions(threads=1)
+    model = tmp_path / "a.safetensors"
+    options = TrainOptions(method="kmeans", classes=3, steps=2, engine=engine)
+    for use in (
+        lambda: info(path),
+        lambda: train([path], model, options),
+        lambda: predict(path, model, tmp_path / "map.tif", PredictOptions(engine=engine)),
+        lambda: tile(path, tmp_path / "tiles.zarr", TileOptions(engine=engine)),
+    ):
+        caplog.clear()
+        use()
+        assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [said]
 
 
 @pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
