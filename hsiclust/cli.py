@@ -239,5 +239,5 @@ def _exit_code() -> int:
         if "--debug" in sys.argv:
             raise
         console.say(f"hsiclust: {console.one_line(error)}")
-        return error.exit_code if isinstance(error, HsiclustError) else 1
+        return console.exit_code(error)
     return 0

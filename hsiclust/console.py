@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
+from errno import ENAMETOOLONG
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from hsiclust.errors import HsiclustError
+from hsiclust.errors import HsiclustError, InputError
 
 if TYPE_CHECKING:
     from hsiclust.batch import Done, Outcome
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Show = Callable[[int, int, str], None]
 _LOG_EVERY = 10.0  # seconds between progress lines in a log
 _LONG_LIST = 12
+_LONGEST_NAME = 80  # letters of one that no file can have
 
 
 def log_to_stderr(quiet: bool, verbose: bool) -> None:
@@ -163,9 +165,19 @@ def one_line(error: BaseException) -> str:
     """The message of an expected failure."""
     if isinstance(error, MemoryError) and not isinstance(error, HsiclustError):
         return f"out of memory ({error}); give a smaller --memory"
+    if isinstance(error, OSError) and error.errno == ENAMETOOLONG and error.filename:
+        name = str(error.filename)
+        return f"{name[:_LONGEST_NAME]}...: a name of {len(name)} letters; no file can have it"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def exit_code(error: BaseException) -> int:
+    """What the command ends with after an expected failure."""
+    if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+        return InputError.exit_code  # outputs are looked at before anything is done
+    return error.exit_code if isinstance(error, HsiclustError) else 1
 
 
 def print_result(as_json: bool, path: object, facts: Mapping[str, Any]) -> None:

@@ -13,6 +13,10 @@ from typing import IO
 
 from hsiclust.errors import OutputBusyError, OutputExistsError, UsageError
 
+# File systems take 255 bytes; files that are made beside an output have its name and some more.
+_LONGEST_NAME = 220
+_SHOWN = 80
+
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
@@ -59,13 +63,29 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: It is there and `overwrite` is not set.
-        UsageError: It is a folder, or its folder is not there.
+        UsageError: It is a folder, its folder is not there, or its name is too long.
     """
+    refuse_long_name(path)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file to write")
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(f"{path}: is there already; --overwrite replaces it")
     refuse_missing_folder(path)
+
+
+def refuse_long_name(path: Path) -> None:
+    """Check that files beside what is to be written can be named after it.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    size = len(os.fsencode(path.name))
+    if size > _LONGEST_NAME:
+        shown = path.name[:_SHOWN]
+        raise UsageError(
+            f"{shown}...: a name of {size} bytes, which leaves no room for what is written beside "
+            f"it; give the output a name of {_LONGEST_NAME} at most"
+        )
 
 
 def refuse_missing_folder(path: Path) -> None:

@@ -29,7 +29,7 @@ from hsiclust.location import store_location
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.modelfile import file_digest
 from hsiclust.models.base import Precision
-from hsiclust.output import refuse_existing, refuse_inputs, refuse_missing_folder
+from hsiclust.output import refuse_existing, refuse_inputs, refuse_long_name, refuse_missing_folder
 from hsiclust.plan import RunPlan
 from hsiclust.predictoptions import PredictOptions, placed
 from hsiclust.remote import absolute_name
@@ -157,6 +157,8 @@ def plan_prediction(
     precision = _precision(model, model_path, options.precision)
     source = open_source(scene, options.nodata, model, device)
     outputs = map_paths(output, options.confidence)
+    for path in outputs:
+        refuse_long_name(path)
     _refuse_inputs(outputs, options.store, source, scene, model_path)
     if isinstance(source, SceneComponents):
         warn_of_scene(source.scene, model)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from hsiclust.errors import InputError, UsageError
+from hsiclust.output import refuse_long_name
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,11 @@ def scene_list(words: Sequence[str], output: str | None, suffix: str, stdin: Tex
 
     Raises:
         InputError: A list cannot be read.
-        UsageError: No scene, or two whose maps would have one name.
+        UsageError: No scene, two whose maps would have one name, or a name that is too long.
     """
     names = scene_names(words, stdin)
+    if output is not None:
+        refuse_long_name(Path(output))
     many = len(names) > 1 or any(word == "-" or word.startswith("@") for word in words)
     if output is None or many or output.endswith("/") or Path(output).is_dir():
         folder = None if output is None else Path(output)

@@ -14,7 +14,7 @@ from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.grid import Bounds, Window
 from hsiclust.location import Location, is_there, locked_location, remove_store, store_location
 from hsiclust.modelfile import load_model
-from hsiclust.output import refuse_inputs, refuse_missing_folder
+from hsiclust.output import refuse_inputs, refuse_long_name, refuse_missing_folder
 from hsiclust.recipe import area_of
 from hsiclust.sample import Region, TransformOptions, fit_to_scenes
 from hsiclust.scene import Scene
@@ -72,6 +72,7 @@ def tile(
     """
     where = store_location(output)
     if isinstance(where, Path):
+        refuse_long_name(where)
         refuse_inputs(where, *files_of(path, options.model))
         refuse_missing_folder(where)
     if is_there(where) and not is_tile_store(where):

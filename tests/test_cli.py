@@ -63,6 +63,52 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "info {}",
+        "train {}",
+        "train scene.tif --mask {}",
+        "tile {} a.zarr",
+        "predict {}",
+        "evaluate {} scene.tif",
+        "report {} -o a.png",
+    ],
+)
+def test_names_that_no_scene_can_have(trained: Path, run: Run, words: str) -> None:
+    name = "<VRTDataset>" + "a/" * 3000
+    paths = {"scene.tif": trained / "scene.tif"}
+    given = [paths.get(word, word.format(name)) for word in words.split()]
+    options = ["-m", trained / "model.safetensors"] if given[0] == "predict" else []
+    line = one_line(run(*given, *options, code=3))
+    assert line.startswith(f"hsiclust: {name[:80]}...: a name of ")
+    assert len(line) < 150
+
+
+@pytest.mark.parametrize(
+    ("words", "suffix"),
+    [
+        ("predict", ".tif"),
+        ("predict --of ENVI", ".img"),
+        ("train --method kmeans", ""),
+        ("tile", ".zarr"),
+        ("export", ".onnx"),
+        ("report", ".png"),
+    ],
+)
+@pytest.mark.parametrize("length", [245, 5000])
+def test_names_that_no_output_can_have(
+    trained: Path, run: Run, words: str, suffix: str, length: int
+) -> None:
+    verb, *options = words.split()
+    name = "a" * (length - len(suffix)) + suffix
+    given = trained / ("model.safetensors" if verb == "export" else "scene.tif")
+    output = [name] if verb in ("tile", "export") else ["-o", name]
+    model = ["-m", trained / "model.safetensors"] if verb == "predict" else []
+    line = one_line(run(verb, given, *output, *options, *model, code=2))
+    assert line.startswith(f"hsiclust: {name[:80]}...: a name of {length} bytes, which")
+
+
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     script = (
         "import sys, time\n"

@@ -81,6 +81,12 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "no" / "file", overwrite=False)
 
 
+def test_names_that_leave_no_room(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / ("ä" * 110), overwrite=False)
+    with pytest.raises(UsageError, match=r"^ä{80}\.\.\.: a name of 221 bytes, which"):
+        refuse_existing(tmp_path / ("ä" * 110 + "a"), overwrite=False)
+
+
 def test_inputs_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "scene").write_text("")
     (tmp_path / "same").hardlink_to(tmp_path / "scene")
