@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hsiclust.accuracy import Accuracy
 from hsiclust.comparison import Comparison, compare
 from hsiclust.datafile import files_of
-from hsiclust.errors import InputError
+from hsiclust.errors import InputError, UsageError
 from hsiclust.falsecolour import NO_DATA, Image, false_colour
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import read_classes
@@ -85,8 +85,11 @@ def report(label_map: Path, output: Path, options: ReportOptions | None = None) 
     Raises:
         InputError: A file cannot be used, or the scene does not lie on the map.
         OutputExistsError: The picture is there already.
+        UsageError: It is not named `.png`.
     """
     chosen = options or ReportOptions()
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{output}: is not named .png, and the picture is a PNG; name it so")
     refuse_existing(output, chosen.overwrite)
     refuse_inputs(output, *files_of(label_map, chosen.scene, chosen.truth))
     with open_raster(str(label_map)) as dataset:

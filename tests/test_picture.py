@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from rasterio.crs import CRS
 
 from hsiclust import picture
-from hsiclust.errors import InputError, OutputExistsError
+from hsiclust.errors import InputError, OutputExistsError, UsageError
 from hsiclust.falsecolour import NO_DATA, false_colour
 from hsiclust.grid import PixelGrid
 from hsiclust.labelmap import write_map
@@ -156,6 +156,16 @@ def test_a_picture_that_another_drew_meanwhile_is_not_replaced(tmp_path, labels,
     with pytest.raises(OutputExistsError, match="--overwrite replaces it"):
         report(label_map, output)
     assert output.read_text() == "of another"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.pdf", "a.txt", "a"])
+def test_a_picture_is_named_png(tmp_path, labels, name):
+    label_map = put(tmp_path / "map.tif", labels)
+    with pytest.raises(UsageError, match=rf"{name}: is not named \.png"):
+        report(label_map, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    report(label_map, tmp_path / "a.PNG")
+    assert (tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_large_map_is_thinned_out(tmp_path):
