@@ -23,7 +23,7 @@ from hsiclust.cluster import available_processors
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.hdf5 import check_inside, split_name
-from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote
+from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, refuse_url
 from hsiclust.validity import Fills
 
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
@@ -43,6 +43,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(f"{path!a}: a file name that is not UTF-8 text; rename the file") from None
+    refuse_url(path)
     file = split_name(path)[0]
     there = Path(file).exists() or "://" in file or file.startswith("/vsi")
     if file != path and not there:  # the library behind GDAL would say so in twenty lines

@@ -14,7 +14,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from hsiclust.errors import StorageError
+from hsiclust.errors import InputError, StorageError
 from hsiclust.hdf5 import split_name
 from hsiclust.location import location, stamp
 
@@ -56,6 +56,17 @@ def is_remote(name: str) -> bool:
 def spelled(path: str | Path) -> str:
     """A name as text; `pathlib` folds the two slashes of a URL into one, which is undone."""
     return _FOLDED.sub(r"\1://", str(path))
+
+
+def refuse_url(path: str | Path) -> None:
+    """Check that a path is none that was made of a URL.
+
+    Raises:
+        InputError: It is; only scenes and stores are read where they lie.
+    """
+    name = spelled(path)
+    if name != str(path) and not Path(path).exists():
+        raise InputError(f"{name}: is read from disk alone; copy it there first")
 
 
 def gdal_name(name: str) -> str:

@@ -25,6 +25,7 @@ from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import category_names
 from hsiclust.rasters import grid_of, open_raster
+from hsiclust.remote import refuse_url
 from hsiclust.vectors import place_vectors
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def open_truth(
         InputError: The file cannot be used, or does not lie on the scene.
     """
     opened: Truth
+    refuse_url(path)
     if is_vector(path) or field is not None or layer is not None:
         opened = place_vectors(str(path), grid, read_features(str(path), field, layer))
     else:
@@ -137,6 +139,7 @@ def open_mask(path: str | Path, grid: PixelGrid) -> Mask:
     """
     if not is_vector(path):
         return Mask(open_truth(path, grid))
+    refuse_url(path)
     features = read_features(str(path), None, None, inside=True)
     return Mask(_noted(place_vectors(str(path), grid, features)))
 

@@ -86,6 +86,28 @@ def test_names_that_no_scene_can_have(trained: Path, run: Run, words: str) -> No
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate {}.tif truth.tif",
+        "evaluate truth.tif {}.tif",
+        "evaluate truth.tif {}.gpkg",
+        "evaluate truth.tif truth.tif --confidence {}.tif",
+        "report {}.tif",
+        "report truth.tif -o a.png --truth {}.tif",
+        "train scene.tif --labels {}.gpkg",
+        "train scene.tif --mask {}.geojson",
+        "train scene.tif --mask {}.tif",
+    ],
+)
+def test_urls_of_what_is_read_from_disk(trained: Path, run: Run, words: str) -> None:
+    paths = {name: trained / name for name in ("scene.tif", "truth.tif")}
+    given = [paths.get(word, word.format("s3://bucket/map")) for word in words.split()]
+    name = next(word for word in words.split() if "{}" in word).format("s3://bucket/map")
+    said = one_line(run(*given, code=3))
+    assert said == f"hsiclust: {name}: is read from disk alone; copy it there first"
+
+
+@pytest.mark.parametrize(
     ("words", "suffix"),
     [
         ("predict", ".tif"),
