@@ -59,7 +59,7 @@ def hsiclust(
 ) -> None:
     """Class maps of hyperspectral scenes of any size, with few labels or none."""
     if version:
-        typer.echo(__version__)
+        console.print_result(False, __version__, {})
         raise typer.Exit
 
 
@@ -160,10 +160,7 @@ def evaluate(
     evaluation = run(label_map, truth, field=field, layer=layer, match=match, confidence=confidence)
     if evaluation.note and not quiet:
         console.say(evaluation.note)
-    if as_json:
-        console.print_facts(as_json, evaluation.to_json())
-    else:
-        typer.echo(scorecard(evaluation))
+    console.print_result(as_json, scorecard(evaluation), evaluation.to_json())
 
 
 @app.command()

@@ -180,20 +180,27 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, HsiclustError) else 1
 
 
-def print_result(as_json: bool, path: object, facts: Mapping[str, Any]) -> None:
-    """The path that was written, or one JSON object; a reader that has gone stops no work."""
+def print_result(as_json: bool, text: object, facts: Mapping[str, Any]) -> None:
+    """A text, or one JSON object, on standard output; a reader that has gone stops no work.
+
+    Raises:
+        HsiclustError: Standard output takes no more.
+    """
     try:
-        sys.stdout.write((json.dumps(jsonable(facts)) if as_json else str(path)) + "\n")
+        sys.stdout.write((json.dumps(jsonable(facts)) if as_json else str(text)) + "\n")
         sys.stdout.flush()  # a pipe's reader need not wait for the next scene
-    except BrokenPipeError:
+    except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python would fail once more at its end
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            reason = f"standard output cannot be written: {error.strerror}"
+            raise HsiclustError(reason) from error
 
 
 def print_facts(as_json: bool, facts: Mapping[str, Any]) -> None:
-    """Names and values, a line each, or one JSON object."""
-    sys.stdout.write((json.dumps(jsonable(facts)) if as_json else table(facts)) + "\n")
+    """Names and values, a line each, or one JSON object; as `print_result`."""
+    print_result(as_json, table(facts), facts)
 
 
 def jsonable(value: Any) -> Any:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -803,6 +804,39 @@ def test_match_to_and_mask_and_init(run: Run, trained: Path) -> None:
     scores = json.loads(run("evaluate", "a.tif", truth, "--json").stdout)
     assert scores["matching"] == {"1": 1, "2": 2, "3": 3, "4": 4}
     run("train", scene, *common, "--init", "a", "-o", "b")
+
+
+def told(folder: Path, stdout: IO[bytes], words: str) -> subprocess.CompletedProcess[str]:
+    """`hsiclust WORDS` in a folder, with this standard output."""
+    return subprocess.run(
+        [*COMMAND, *words.split()],
+        cwd=folder,
+        check=False,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.mark.parametrize("words", ["info truth.tif", "evaluate truth.tif truth.tif"])
+def test_facts_for_a_reader_that_has_gone(trained: Path, words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = told(trained, pipe, words)
+    assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is full for sure")
+@pytest.mark.parametrize("words", ["info truth.tif", "evaluate truth.tif truth.tif", "--version"])
+def test_standard_output_that_cannot_be_written(trained: Path, words: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = told(trained, full, words)
+    said = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert said[-1] == "hsiclust: standard output cannot be written: No space left on device"
+    assert "Exception" not in done.stderr
 
 
 def test_a_reader_that_has_gone_stops_no_work(trained: Path, tmp_path: Path) -> None:
