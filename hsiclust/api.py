@@ -102,8 +102,8 @@ def __getattr__(name: str) -> Any:
 
 def predict(
     scene: str,
-    model: Path,
-    output: Path,
+    model: str | Path,
+    output: str | Path,
     options: PredictOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prediction:

@@ -61,7 +61,7 @@ class Outcome:
 
 def predict_scenes(
     scenes: Sequence[tuple[str, Path]],
-    model: Path,
+    model: str | Path,
     options: PredictOptions,
     watch: Watch,
     part: Part = None,
@@ -89,6 +89,7 @@ def predict_scenes(
         ClusterError: The scheduler or all workers went away.
         StoppedError: The run was asked to stop.
     """
+    model = Path(model)
     refuse_scenes(scenes, options)
     open_model(model)  # what would fail for each fails once, before the work
     options = placed(options)

@@ -70,7 +70,7 @@ class Comparison:
 
 
 def compare(
-    map_path: Path, truth: Truth, grid: PixelGrid, match: bool | None = None
+    map_path: str | Path, truth: Truth, grid: PixelGrid, match: bool | None = None
 ) -> Comparison | None:
     """Count what meets what.
 

@@ -77,7 +77,7 @@ def demo_truth() -> Path:
 
 
 def demo(
-    folder: Path,
+    folder: str | Path,
     *,
     seed: int = 0,
     overwrite: bool = False,
@@ -96,6 +96,7 @@ def demo(
     Raises:
         OutputExistsError: An earlier demonstration is there.
     """
+    folder = Path(folder)
     if folder.exists() and not overwrite:
         raise OutputExistsError(f"{folder}: is there already; --overwrite replaces its files")
     folder.mkdir(parents=True, exist_ok=True)

@@ -57,13 +57,13 @@ class Evaluation:
 
 
 def evaluate(
-    map_path: Path,
-    truth_path: Path,
+    map_path: str | Path,
+    truth_path: str | Path,
     *,
     field: str | None = None,
     layer: str | None = None,
     match: bool | None = None,
-    confidence: Path | None = None,
+    confidence: str | Path | None = None,
 ) -> Evaluation:
     """Score a map on the pixels that a truth labels.
 
@@ -101,7 +101,7 @@ def evaluate(
     )
 
 
-def _map_grid(path: Path) -> PixelGrid:
+def _map_grid(path: str | Path) -> PixelGrid:
     with open_raster(str(path)) as dataset:
         kinds, grid = {np.dtype(name).kind for name in dataset.dtypes}, grid_of(dataset)
         if dataset.count != 1 or not kinds <= {"i", "u"}:

@@ -75,7 +75,7 @@ class Export:
     agreement: float
 
 
-def export(model: Path, output: Path, *, overwrite: bool = False) -> Export:
+def export(model: str | Path, output: str | Path, *, overwrite: bool = False) -> Export:
     """Write a model as an ONNX file: one graph from raw bands to classes and confidence.
 
     The file is loaded again and compared with the model before it gets its name.
@@ -90,6 +90,7 @@ def export(model: Path, output: Path, *, overwrite: bool = False) -> Export:
             model's labels.
         UsageError: The output exists, or is not named `.onnx`.
     """
+    model, output = Path(model), Path(output)
     if not is_onnx_file(output):
         raise UsageError(f"{output}: is not named .onnx, by which `predict` knows such a file")
     refuse_existing(output, overwrite)

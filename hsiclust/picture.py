@@ -73,7 +73,7 @@ class _Panel:
     image: Image
 
 
-def report(label_map: Path, output: Path, options: ReportOptions | None = None) -> None:
+def report(label_map: str | Path, output: str | Path, options: ReportOptions | None = None) -> None:
     """Draw a map beside its scene and its truth, as a PNG.
 
     Large rasters are thinned out while they are read, so that memory does not grow with them.
@@ -88,6 +88,7 @@ def report(label_map: Path, output: Path, options: ReportOptions | None = None) 
         OutputExistsError: The picture is there already.
         UsageError: It is not named `.png`.
     """
+    label_map, output = Path(label_map), Path(output)
     chosen = options or ReportOptions()
     if output.suffix.lower() != ".png":
         raise UsageError(f"{output}: is not named .png, and the picture is a PNG; name it so")

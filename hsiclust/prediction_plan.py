@@ -138,7 +138,7 @@ class PredictPlan:
 
 
 def plan_prediction(
-    scene: str, model_path: Path, output: Path, options: PredictOptions
+    scene: str, model_path: str | Path, output: str | Path, options: PredictOptions
 ) -> PredictPlan:
     """Open everything, check that it fits together, and plan the run.
 
@@ -147,6 +147,7 @@ def plan_prediction(
         ModelError: The model cannot be used, or not with this scene.
         UsageError: The output exists, or an option is out of range.
     """
+    model_path, output = Path(model_path), Path(output)
     driver = driver_for(output, options.driver)
     options = placed(options)
     # Each worker of a standing cluster finds its own device.

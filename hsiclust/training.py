@@ -55,7 +55,7 @@ _IN_USE = 0.001
 
 def train(
     sources: Sequence[str],
-    output: Path,
+    output: str | Path,
     options: TrainOptions,
     progress: Callable[[Step], None] | None = None,
 ) -> Training:
@@ -72,6 +72,7 @@ def train(
         ModelError: `init` cannot be used, or not with these scenes.
         UsageError: The model exists, no source is given, or an option is out of range.
     """
+    output = Path(output)
     if not sources:
         raise UsageError("no scene is named; give at least one to learn from")
     split = _split_files(output, len(sources), options)

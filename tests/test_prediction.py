@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from rio_cogeo.cogeo import cog_validate
 
 from hsiclust import cutting, labelmap, labelmodel, labels, prediction, prediction_plan
-from hsiclust.api import export, predict
+from hsiclust.api import evaluate, export, predict, predict_scenes, report
 from hsiclust.demonstration import demo_scene
 from hsiclust.engine import EngineOptions
 from hsiclust.errors import (
@@ -846,3 +847,18 @@ def test_workers_of_a_standing_cluster_get_names_that_mean_the_same_there(
     here = plan_prediction("scene.tif", Path("model.safetensors"), Path("map.tif"), HERE).job
     assert (here.source, here.model) == ("scene.tif", "model.safetensors")
     assert here.run == job.run
+
+
+def test_files_are_named_by_text_as_well(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    scene, truth = map(str, fields)
+    model, made = str(tmp_path / "a.safetensors"), str(tmp_path / "map.tif")
+    onnx, picture = str(tmp_path / "a.onnx"), str(tmp_path / "map.png")
+    train([scene], model, TrainOptions(method="kmeans", classes=3, steps=2))
+    assert predict(scene, model, made).map == Path(made)
+    assert export(model, onnx).onnx == Path(onnx)
+    assert evaluate(made, truth).map == Path(made)
+    report(made, picture)
+    assert Path(picture).is_file()
+    pairs = [(scene, tmp_path / "again.tif")]
+    watched = predict_scenes(pairs, model, PredictOptions(), lambda _: nullcontext(lambda *_: None))
+    assert [outcome.status for outcome in watched] == ["done"]
