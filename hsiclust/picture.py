@@ -90,7 +90,7 @@ def report(label_map: str | Path, output: str | Path, options: ReportOptions | N
     """
     label_map, output = Path(label_map), Path(output)
     chosen = options or ReportOptions()
-    if output.suffix.lower() != ".png":
+    if not output.name.lower().endswith(".png"):
         raise UsageError(f"{output}: is not named .png, and the picture is a PNG; name it so")
     refuse_url(label_map)
     refuse_existing(output, chosen.overwrite)
