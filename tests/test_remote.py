@@ -85,7 +85,8 @@ def test_one_endpoint_for_all_clients(
 
 def test_what_the_user_has_set_stays() -> None:
     assert "GDAL_HTTP_MAX_RETRY" in gdal_settings("s3://b/a.tif", {})
-    assert "GDAL_HTTP_LOW_SPEED_TIME" in gdal_settings("https://b/a.tif", {})  # or it waits for ever
+    # Or a server that says nothing is waited for without an end.
+    assert "GDAL_HTTP_LOW_SPEED_TIME" in gdal_settings("https://b/a.tif", {})
     assert "GDAL_HTTP_MAX_RETRY" not in gdal_settings("s3://b/a.tif", {"GDAL_HTTP_MAX_RETRY": "9"})
 
 
