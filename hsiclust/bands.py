@@ -164,7 +164,7 @@ def _in_nanometres(
     if len(values) != count or not bool(np.isfinite(values).all()):
         return None
     factor = _factor(units, centres)
-    return tuple(round(float(value) * factor, 6) for value in values)
+    return None if factor is None else _scaled(values, factor)
 
 
 _Spectral = tuple[tuple[float, ...], tuple[float, ...] | None, str]
@@ -176,12 +176,12 @@ def _header_wavelengths(header: Mapping[str, str], count: int) -> _Spectral | No
     if centres is None:
         return None
     units = header.get("wavelength_units", "").strip()
-    if _singular(units) in _NO_LENGTHS:
-        return None
     factor = _factor(units, centres)
+    if factor is None:
+        return None
     fwhm = _numbers(header.get("fwhm"), count)
-    scaled = None if fwhm is None else tuple(round(width * factor, 6) for width in fwhm)
-    return tuple(round(centre * factor, 6) for centre in centres), scaled, units or "unknown"
+    widths = None if fwhm is None else _scaled(fwhm, factor)
+    return _scaled(centres, factor), widths, units or "unknown"
 
 
 def _imagery_wavelengths(imagery: Tags) -> _Spectral | None:
@@ -199,11 +199,10 @@ def _tagged_wavelengths(tags: Tags) -> _Spectral | None:
     if centres is None:
         return None
     units = lower[0].get("wavelength_units", "")
-    if _singular(units) in _NO_LENGTHS:
-        return None
     factor = _factor(units, centres)
-    scaled = tuple(round(centre * factor, 6) for centre in centres)
-    return scaled, _column(lower, "fwhm", factor), units or "unknown"
+    if factor is None:
+        return None
+    return _scaled(centres, factor), _column(lower, "fwhm", factor), units or "unknown"
 
 
 def _sharpened(imagery: _Spectral | None, tagged: _Spectral | None) -> _Spectral | None:
@@ -224,7 +223,7 @@ def _named_wavelengths(names: Sequence[str]) -> _Spectral | None:
     matches = [match for match in map(_NAMED_WAVELENGTH.search, names) if match]
     if len(matches) != len(names) or not matches:
         return None
-    centres = (float(match["value"]) * _factor(match["unit"], ()) for match in matches)
+    centres = (float(match["value"]) * (_factor(match["unit"], ()) or 1.0) for match in matches)
     return tuple(round(centre, 6) for centre in centres), None, matches[0]["unit"]
 
 
@@ -232,11 +231,20 @@ def _singular(units: str) -> str:
     return units.strip().lower().removesuffix("s")
 
 
-def _factor(units: str, values: Sequence[float]) -> float:
-    """Nanometres in one unit; without a known unit, from the size of the values."""
-    known = _NANOMETRES.get(_singular(units))
-    if known is not None:
-        return known
+def _scaled(values: Sequence[float], factor: float) -> tuple[float, ...]:
+    return tuple(round(float(value) * factor, 6) for value in values)
+
+
+def _factor(units: str, values: Sequence[float]) -> float | None:
+    """Nanometres in one unit; without a known unit, from the size of the values.
+
+    None where the numbers are no wavelengths.
+    """
+    unit = _singular(units)
+    if unit in _NO_LENGTHS:
+        return None
+    if unit in _NANOMETRES:
+        return _NANOMETRES[unit]
     return 1e3 if values and max(values) < _LARGEST_MICROMETRE else 1.0
 
 

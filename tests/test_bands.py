@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsiclust.bands import Bands, describe_bands, match_bands, parse_bands, unread_lists
+from hsiclust.bands import (
+    Bands,
+    bands_of_lists,
+    describe_bands,
+    match_bands,
+    parse_bands,
+    unread_lists,
+)
 from hsiclust.errors import ModelError, UsageError
 
 NONE = [{}, {}, {}]
@@ -51,6 +58,11 @@ def test_units_of_envi(units: str, values: str, expected: tuple[float, ...] | No
     tags = [{"wavelength": value, "wavelength_units": units} for value in values.split(", ")]
     assert describe_bands(["", ""], header, [{}, {}], [{}, {}]).wavelengths == expected
     assert describe_bands(["", ""], header, [{}, {}], tags).wavelengths == expected
+
+
+@pytest.mark.parametrize("units", ["Index", "Wavenumber", "GHz", "MHz"])
+def test_numbers_of_a_container_that_are_no_lengths(units: str) -> None:
+    assert bands_of_lists(3, (400.0, 500.0, 600.0), units).wavelengths is None
 
 
 def test_imagery_and_plain_tags() -> None:

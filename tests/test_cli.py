@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -605,6 +605,25 @@ def large(tmp_path: Path) -> Path:
     return write_raster(tmp_path / "large.tif", cube)
 
 
+def run_changed(
+    change: str, words: Sequence[object], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, in which a script has changed something before."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{change}from hsiclust.cli import main\nmain()\n",
+            *map(str, words),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
 def started(arguments: list[object], folder: Path, appears: Path) -> subprocess.Popen[str]:
     """Start a command and wait until something it makes is there."""
     # A shell's background job ignores Ctrl-C, and so would what this test starts within one.
@@ -701,17 +720,8 @@ def test_a_full_disk_while_labelling(run: Run, trained: Path, large: Path, tmp_p
         "    create(*arguments)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (60, 600))\n"
         "labels.LabelStore.open_or_create = limit\n"
-        "from hsiclust.cli import main\n"
-        "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", limited, *map(str, words)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run_changed(limited, words, tmp_path)
     assert done.returncode == 1, done.stderr
     assert "labels cannot be written: File too large; what is done is kept" in one_line(done)
     assert not (tmp_path / "large_labels.tif").exists()
@@ -747,17 +757,8 @@ def test_a_training_heeds_sigterm_behind_its_last_step(
         "    print('went on')\n"
         "    return finish(*arguments)\n"
         "training._learn, training._finish = learned, order\n"
-        "from hsiclust.cli import main\n"
-        "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", asked, *map(str, words)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run_changed(asked, words, tmp_path)
     assert done.returncode == 75, done.stderr
     assert done.stdout.split() == ["1", "2", "3"]
     assert not (tmp_path / "m").exists()
@@ -768,21 +769,11 @@ def test_a_training_heeds_sigterm_behind_its_last_step(
 def test_a_full_disk_is_1_and_one_line(run: Run, trained: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
     limited = (
-        "import resource, signal, sys\n"
+        "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
-        f"sys.argv = ['hsiclust', 'train', {str(trained / 'scene.tif')!r}, '--steps', '2', '-q']\n"
-        "from hsiclust.cli import main\n"
-        "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", limited],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run_changed(limited, ["train", trained / "scene.tif", "--steps", 2, "-q"], tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "model.safetensors").exists()
