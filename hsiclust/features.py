@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from hsiclust.errors import InputError
+from hsiclust.location import is_virtual
 
 Geometries = NDArray[np.object_]
 Numbers = NDArray[np.int64]
@@ -57,7 +58,7 @@ def read_features(
     import pyogrio  # 60 MB that only vectors need
     from pyogrio.errors import DataLayerError, DataSourceError
 
-    if not Path(path).exists() and "://" not in path and not path.startswith("/vsi"):
+    if not is_virtual(path) and not Path(path).exists():
         raise InputError(f"{path}: no such file")
     try:
         chosen = _only_layer(path, pyogrio.list_layers(path)) if layer is None else layer

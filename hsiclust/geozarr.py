@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from hsiclust.conventions import Variable, cube_facts, find_axes, find_nodata
 from hsiclust.cube import CubeFacts, StoredArray, check_array, describe_layout
 from hsiclust.errors import InputError
-from hsiclust.location import UNREADABLE, Location, is_there, location, storage_errors, zarr_store
+from hsiclust.location import (
+    UNREADABLE,
+    Location,
+    is_there,
+    is_virtual,
+    location,
+    storage_errors,
+    zarr_store,
+)
 from hsiclust.validity import valid_pixels
 
 if TYPE_CHECKING:
@@ -37,8 +45,7 @@ def is_zarr(name: str) -> bool:
     folder = Path(name)
     if folder.is_dir():
         return any((folder / each).is_file() for each in _METADATA)
-    remote = "://" in name or name.startswith("/vsi")
-    return remote and any(part.endswith(".zarr") for part in name.split("/"))
+    return is_virtual(name) and any(part.endswith(".zarr") for part in name.split("/"))
 
 
 def zarr_location(name: str) -> Location:

@@ -68,6 +68,11 @@ class S3Url:
 Location = Path | S3Url
 
 
+def is_virtual(name: str) -> bool:
+    """Whether a name is none of a file on disk: a URL, or of one of GDAL's own file systems."""
+    return "://" in name or name.startswith("/vsi")
+
+
 def location(name: str | Path | S3Url) -> Location:
     """The place that a name means: `s3://bucket/prefix`, or a path.
 

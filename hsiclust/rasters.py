@@ -23,6 +23,7 @@ from hsiclust.cluster import available_processors
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.hdf5 import check_inside, split_name
+from hsiclust.location import is_virtual
 from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, refuse_url
 from hsiclust.validity import Fills
 
@@ -45,7 +46,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
         raise InputError(f"{path!a}: a file name that is not UTF-8 text; rename the file") from None
     refuse_url(path)
     file = split_name(path)[0]
-    there = Path(file).exists() or "://" in file or file.startswith("/vsi")
+    there = is_virtual(file) or Path(file).exists()
     if file != path and not there:  # the library behind GDAL would say so in twenty lines
         raise InputError(f"{path}: no such file")
     check_inside(path)

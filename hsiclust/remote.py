@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 from hsiclust.errors import InputError, StorageError
 from hsiclust.hdf5 import split_name
-from hsiclust.location import location, stamp
+from hsiclust.location import is_virtual, location, stamp
 
 _PREFIXES = {
     "s3://": "/vsis3/",
@@ -42,7 +42,7 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 def absolute_name(name: str) -> str:
     """A name that means the same file in whatever folder a process works."""
     file = split_name(name)[0]
-    if is_remote(name) or "://" in file or file.startswith("/"):
+    if is_virtual(file) or file.startswith("/"):
         return name
     before = name.index(":") + 1 if file != name else 0
     return name[:before] + name[before:].replace(file, str(Path(file).absolute()), 1)
