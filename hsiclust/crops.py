@@ -92,9 +92,7 @@ class TrainingPixels:
         # (pixel, 3): tile, row, col of every pixel that may be learned from
         self._places = [torch.nonzero(stack.fit).to(torch.int32) for stack in self.stacks]
         self._ends = torch.tensor([len(places) for places in self._places]).cumsum(0)
-        self.count = sum(len(places) for places in self._places)
-        if self.count == 0:
-            raise InputError("no valid pixel to learn from: nodata, or a mask that leaves none")
+        self.count = _some(sum(len(places) for places in self._places))
 
     @classmethod
     def load(cls, sources: Sequence[StoredTiles], device: torch.device) -> TrainingPixels:
@@ -173,9 +171,7 @@ class StreamedPixels:
 
     def __init__(self, sources: Sequence[StoredTiles], device: torch.device) -> None:
         self._tiles = StoredBatches(sources, device)
-        self.count = sum(int(tile.fit.sum()) for tile in self._tiles)
-        if self.count == 0:
-            raise InputError("no valid pixel to learn from: nodata, or a mask that leaves none")
+        self.count = _some(sum(int(tile.fit.sum()) for tile in self._tiles))
 
     def tiles(self, context: int) -> Sequence[Batch]:
         """Every tile with `context` pixels around its core, read whenever it is looked at."""
@@ -227,6 +223,13 @@ class StoredBatches(Sequence[Batch]):
 
 
 Pixels = TrainingPixels | StreamedPixels
+
+
+def _some(count: int) -> int:
+    """A number of pixels to learn from; raises `InputError` where there are none."""
+    if count == 0:
+        raise InputError("no valid pixel to learn from: nodata, or a mask that leaves none")
+    return count
 
 
 def _lessons(crops: Sequence[Batch]) -> Lesson | None:
