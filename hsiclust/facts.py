@@ -9,7 +9,6 @@ from typing import Any
 from hsiclust.bands import Bands
 from hsiclust.caveats import warn_of_header
 from hsiclust.datafile import data_file, is_container
-from hsiclust.grid import PixelGrid
 from hsiclust.legend import describe_map
 from hsiclust.modelfile import is_model_file, load_model
 from hsiclust.onnxfile import is_onnx_file, load_onnx
@@ -46,7 +45,7 @@ def _scene(path: str) -> Facts:
     return {
         "kind": "scene",
         "path": scene.path,
-        **_grid(scene.grid),
+        **scene.grid.facts,
         **_bands(scene.bands),
         "dtype": scene.dtype,
         "nodata": scene.nodata,
@@ -61,7 +60,7 @@ def _store(path: str) -> Facts:
         "kind": "store",
         "path": path,
         "scene": store.scene,
-        **_grid(store.grid),
+        **store.grid.facts,
         "tiles": len(store.tiles),
         "tiles_written": len(store.written()),
         "tile": [store.tiles.tile_rows, store.tiles.tile_cols],
@@ -112,16 +111,6 @@ def _provenance(provenance: Mapping[str, Any]) -> Facts:
     """What the training said of itself; its choices by themselves."""
     rest = {name: value for name, value in provenance.items() if name != "choices"}
     return {"provenance": rest, "choices": provenance.get("choices")}
-
-
-def _grid(grid: PixelGrid) -> Facts:
-    return {
-        "rows": grid.rows,
-        "cols": grid.cols,
-        "georeferenced": grid.georeferenced,
-        "transform_gdal": list(grid.transform.to_gdal()),
-        "crs": grid.crs,
-    }
 
 
 def _bands(bands: Bands) -> Facts:

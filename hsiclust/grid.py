@@ -120,6 +120,17 @@ class PixelGrid:
         """Whether the grid has a place on the ground."""
         return self.crs is not None or self.transform != Affine.identity()
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """Shape and place as JSON values."""
+        return {
+            "rows": self.rows,
+            "cols": self.cols,
+            "georeferenced": self.georeferenced,
+            "transform_gdal": list(self.transform.to_gdal()),
+            "crs": self.crs,
+        }
+
     def crop(self, window: Window) -> PixelGrid:
         """The grid of a window: the same ground under the same pixels.
 

@@ -99,11 +99,7 @@ def describe_map(path: str | Path) -> dict[str, Any] | None:
         return None
     return {
         "path": str(path),
-        "rows": grid.rows,
-        "cols": grid.cols,
-        "georeferenced": grid.georeferenced,
-        "transform_gdal": list(grid.transform.to_gdal()),
-        "crs": grid.crs,
+        **grid.facts,
         "format": layout,
         "block": list(*blocks),
         **facts,

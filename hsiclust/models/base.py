@@ -81,6 +81,11 @@ class Batch:
         """Pixels that `values` hold around `fit`, on each side."""
         return (self.values.shape[2] - self.fit.shape[1]) // 2
 
+    @property
+    def labelled(self) -> Tensor:
+        """Pixels to learn from that have a lesson, `(N, row, col)`, bool."""
+        return self.fit & (False if self.lesson is None else self.lesson.trust > 0)
+
     def within(self, context: int) -> Batch:
         """The same with only so many pixels around `fit`."""
         return replace(self, values=trimmed(self.values, self.context - context))

@@ -90,7 +90,7 @@ def labelled_samples(space: ScaleSpace, tiles: Sequence[Batch]) -> Samples:
     for tile in tiles:
         if tile.lesson is None:
             continue
-        chosen = tile.fit & (tile.lesson.trust > 0)
+        chosen = tile.labelled
         if bool(chosen.any()):
             features.append(space(tile.within(space.halo).values).movedim(1, -1)[chosen])
             classes.append(tile.lesson.classes[chosen].long())
@@ -104,8 +104,7 @@ def labelled_counts(tiles: Sequence[Batch], classes: int) -> Tensor:
     counts = torch.zeros(classes, dtype=torch.int64)
     for tile in tiles:
         if tile.lesson is not None:
-            chosen = tile.fit & (tile.lesson.trust > 0)
-            counts += torch.bincount(tile.lesson.classes[chosen].cpu(), minlength=classes)
+            counts += torch.bincount(tile.lesson.classes[tile.labelled].cpu(), minlength=classes)
     return counts
 
 

@@ -208,8 +208,6 @@ def _patch(number: int, tile: Batch, chosen: Tensor, known: Tensor) -> Patch:
 
 def classes_of(tile: Batch) -> Tensor:
     """Class of each pixel of a tile that may be learned from, `(row, col)`, -1 without a label."""
-    fit = tile.fit[0]
     if tile.lesson is None:
-        return torch.full(fit.shape, UNLABELLED, dtype=torch.int64, device=fit.device)
-    labelled = fit & (tile.lesson.trust[0] > 0)
-    return torch.where(labelled, tile.lesson.classes[0].long(), UNLABELLED)
+        return torch.full_like(tile.fit[0], UNLABELLED, dtype=torch.int64)
+    return torch.where(tile.labelled[0], tile.lesson.classes[0].long(), UNLABELLED)
