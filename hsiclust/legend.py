@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from hsiclust.errors import HsiclustError, InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
-from hsiclust.rasters import grid_of, open_raster
+from hsiclust.rasters import envi_header, grid_of, open_raster
 
 LABELS_TAG = "HSICLUST_LABELS"
 """Tag of a map that says what its numbers mean: "classes" or "clusters"."""
@@ -37,7 +37,7 @@ def category_names(path: str | Path) -> tuple[str, ...]:
         InputError: The file cannot be read, or its sidecar is damaged or too large.
     """
     with open_raster(str(path)) as dataset:
-        listed: str = dataset.tags(ns="ENVI").get("class_names", "")
+        listed = envi_header(dataset).get("class_names", "")
     names = list(map(one_line, _sidecar_names(Path(f"{path}.aux.xml")) or _listed_names(listed)))
     while names and not names[-1]:  # one without a name in between has its number still
         names.pop()

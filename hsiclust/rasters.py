@@ -112,6 +112,23 @@ def common_type(path: str, dataset: DatasetReader) -> np.dtype[Any]:
     return np.result_type(*names)
 
 
+def envi_header(dataset: DatasetReader) -> dict[str, str]:
+    """Fields of an ENVI header by their names in lower case: GDAL takes them in any.
+
+    Those that are not UTF-8 text are left out.
+    """
+    fields: dict[str, str] = dataset.tags(ns="ENVI")
+    return {key.lower(): value for key, value in fields.items()}
+
+
+def band_names(dataset: DatasetReader) -> list[str] | None:
+    """What a file calls its bands, "" where it has no name; None where that is no UTF-8 text."""
+    try:
+        return [name or "" for name in dataset.descriptions]
+    except UnicodeDecodeError:
+        return None
+
+
 def loose_place(dataset: DatasetReader) -> str | None:
     """What alone says where a raster lies on the ground, where that is not its grid; in words."""
     if dataset.transform != Affine.identity():

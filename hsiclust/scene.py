@@ -30,7 +30,9 @@ from hsiclust.products import hdf5_cube
 from hsiclust.rasters import (
     GDAL_CACHE_BYTES,
     GdalReader,
+    band_names,
     common_type,
+    envi_header,
     grid_of,
     has_mask,
     kept_bytes,
@@ -48,6 +50,7 @@ from hsiclust.validity import Fills, valid_pixels
 # Bytes that are read at once, where a block is not larger.
 _PIECE_BYTES = 2**23
 _SCRATCH = Scratch()
+_NO_TEXT = "its band names are ignored: they are not UTF-8 text"
 
 
 class Reader(Protocol):
@@ -250,14 +253,15 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         )
     dtype = common_type(path, dataset)
     raw = _raw_cube(path, dataset)
-    header = dataset.tags(ns="ENVI") if dataset.driver == "ENVI" else {}
+    header = envi_header(dataset) if dataset.driver == "ENVI" else {}
+    names = band_names(dataset)
     fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
     reader = GdalReader(path, kept_bytes(dataset), dtype.name, fills)
     return Scene(
         path=path,
         grid=grid_of(dataset),
         bands=describe_bands(
-            [name or "" for name in dataset.descriptions],
+            names or [""] * dataset.count,
             header,
             [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes],
             [dataset.tags(band) for band in dataset.indexes],
@@ -270,7 +274,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         sources=_sources(path, dataset) + (mask_file(path) if has_mask(dataset) else ()),
         masking=_masking(reader, raw) if has_mask(dataset) else None,
         loose=loose_place(dataset),
-        unread=unread_lists(header, dataset.count),
+        unread=(*unread_lists(header, dataset.count), *([_NO_TEXT] if names is None else [])),
     )
 
 
@@ -283,7 +287,7 @@ def _raw_cube(path: str, dataset: DatasetReader) -> RawCube | TiledCube | None:
     """The cube as it lies in the file, where it can be read without GDAL."""
     if dataset.driver == "ENVI":
         shape = (dataset.count, dataset.height, dataset.width)
-        return raw_envi(path, dataset.tags(ns="ENVI"), shape)
+        return raw_envi(path, envi_header(dataset), shape)
     return raw_tiff(path, dataset)
 
 
@@ -311,7 +315,7 @@ def _layout(dataset: DatasetReader, raw: Reader | None) -> str:
     shape = f"strips of {rows}" if cols >= dataset.width else f"blocks of {rows} x {cols}"
     interleave = dataset.interleaving.value if dataset.interleaving else "band"
     compress = dataset.compression.value.lower() if dataset.compression else "uncompressed"
-    if dataset.tags(ns="ENVI").get("file_compression", "0").strip() == "1":
+    if envi_header(dataset).get("file_compression", "0").strip() == "1":
         compress = "gzip"
     return f"{dataset.driver} in {shape}, {interleave}-interleaved, {compress}"
 

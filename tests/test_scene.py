@@ -3,6 +3,7 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -147,6 +148,32 @@ def test_a_header_that_does_not_tell_where_the_pixels_lie(
     path = envi_that_says(tmp_path, cube, said, otherwise)
     with pytest.raises(InputError, match=re.escape(f"a.img: its header has {otherwise}; ")):
         Scene.open(path)
+
+
+@pytest.mark.parametrize("spelled", [str.upper, str.title])
+def test_names_of_header_fields_in_any_case(tmp_path: Path, spelled: Callable[[str], str]) -> None:
+    cube = fields_cube(5, 6, 3)[0].astype("int16")
+    path = write_envi(tmp_path / "a.img", cube, "bil", byte_order=1, extra="bbl = {1, 0, 1}\n")
+    header = path.with_suffix(".hdr")
+    first, *lines = header.read_text().splitlines()
+    parts = (line.partition(" = ") for line in lines)
+    fields = [f"{spelled(key)}{sign}{value}" for key, sign, value in parts]
+    header.write_text("\n".join([first, *fields]))
+    scene = Scene.open(path)
+    assert scene.layout == "raw ENVI BIL"
+    assert scene.bands.usable() == (0, 2)
+    assert np.array_equal(scene.read(), cube)
+
+
+def test_a_header_that_is_not_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cube = fields_cube(5, 6, 3)[0].astype("int16")
+    path = write_envi(tmp_path / "a.img", cube, extra="wavelength = {400, 500, 600}\n")
+    with path.with_suffix(".hdr").open("ab") as header:
+        header.write("sensor type = Süd\nband names = {bänd 1, bänd 2, bänd 3}\n".encode("latin-1"))
+    facts = info(str(path))
+    assert facts["wavelengths_nm"] == [400, 500, 600]
+    assert "a.img: its band names are ignored: they are not UTF-8 text" in caplog.text
+    assert np.array_equal(Scene.open(path).read(), cube)
 
 
 def test_a_header_without_data_type(tmp_path: Path) -> None:
