@@ -49,18 +49,13 @@ def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) 
     """
     interleave = _interleave(path, header)
     _check_told(path, header)
+    gaps = _gaps(path, header, interleave)
     data_type = _DATA_TYPES.get(_integer(path, header, "data_type"))
     order = ">" if _integer(path, header, "byte_order") else "<"
     offset = _integer(path, header, "header_offset")
     compressed = _integer(path, header, "file_compression") != 0
     file = Path(path)
-    if (
-        data_type is None
-        or interleave is None
-        or offset < 0
-        or not file.is_file()
-        or "major_frame_offsets" in header
-    ):
+    if data_type is None or interleave is None or offset < 0 or not file.is_file() or gaps:
         return None
     cube = RawCube(path, *shape, order + data_type, offset, interleave)
     if compressed:
@@ -155,6 +150,28 @@ def _check_told(path: str, header: Mapping[str, str]) -> None:
         raise InputError(
             f"{path}: its header has data ignore value = {ignored.strip()}; a number is expected"
         )
+
+
+def _gaps(path: str, header: Mapping[str, str], interleave: Interleave | None) -> bool:
+    """Whether bytes that are no pixels lie around the lines of a cube, which GDAL skips.
+
+    Raises:
+        InputError: They lie where GDAL would take them for pixels.
+    """
+    major, minor = (_sizes(header, f"{kind}_frame_offsets") for kind in ("major", "minor"))
+    if any(minor) or (any(major) and (interleave not in ("bil", "bip") or len(major) != 2)):
+        kind = "minor" if any(minor) else "major"
+        raise InputError(
+            f"{path}: its header has {kind} frame offsets = {header[f'{kind}_frame_offsets']}; "
+            "two major ones of BIL or BIP are skipped, no others; write the pixels without them"
+        )
+    return any(major)
+
+
+def _sizes(header: Mapping[str, str], key: str) -> list[str]:
+    """Entries of a list; "" for each that is 0."""
+    entries = (entry.strip() for entry in header.get(key, "").strip(" {}").split(","))
+    return [entry.strip("0") for entry in entries]
 
 
 def _integer(path: str, header: Mapping[str, str], key: str) -> int:

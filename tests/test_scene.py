@@ -176,6 +176,41 @@ def test_a_header_that_is_not_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert np.array_equal(Scene.open(path).read(), cube)
 
 
+@pytest.mark.parametrize(
+    ("interleave", "gaps", "layout"),
+    [("bsq", (0, 0), "raw ENVI BSQ"), ("bil", (8, 4), "ENVI in"), ("bip", (8, 4), "ENVI in")],
+)
+def test_gaps_around_lines_are_skipped(
+    tmp_path: Path, interleave: str, gaps: tuple[int, int], layout: str
+) -> None:
+    cube = fields_cube(13, 17, 5)[0].astype("int16")
+    said = f"major frame offsets = {{{gaps[0]}, {gaps[1]}}}\nminor frame offsets = {{0, 0}}\n"
+    path = write_envi(tmp_path / "a.img", cube, interleave, extra=said)
+    frames = (frame.tobytes() for frame in cube.transpose(AXES[interleave]))
+    path.write_bytes(b"".join(b"x" * gaps[0] + frame + b"y" * gaps[1] for frame in frames))
+    scene = Scene.open(path)
+    assert scene.layout.startswith(layout)
+    assert np.array_equal(scene.read(), cube)
+
+
+@pytest.mark.parametrize(
+    ("interleave", "said"),
+    [
+        ("bsq", "major frame offsets = {8, 4}"),
+        ("bil", "major frame offsets = {8}"),
+        ("bil", "minor frame offsets = {0, 4}"),
+    ],
+)
+def test_gaps_that_gdal_takes_for_pixels_are_refused(
+    tmp_path: Path, interleave: str, said: str
+) -> None:
+    cube = fields_cube(13, 17, 5)[0].astype("int16")
+    path = write_envi(tmp_path / "a.img", cube, interleave, extra=f"{said}\n")
+    path.write_bytes(bytes(2**16))  # as large as it is with any gaps
+    with pytest.raises(InputError, match=re.escape(f"a.img: its header has {said}; ")):
+        Scene.open(path)
+
+
 def test_a_header_without_data_type(tmp_path: Path) -> None:
     """GDAL would read bytes."""
     path = envi_that_says(tmp_path, fields_cube(13, 17, 5)[0], "data type = 2\n", "")
