@@ -14,7 +14,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,10 @@ from hsiclust.rasters import innermost_message, open_raster
 _GDAL_CACHE_BYTES = 64 * 2**20
 # Pixels that are taken at once, of a wide map.
 _TAKEN_PIXELS = 2**23
+# A creation option that a map of one pixel cannot have, although a larger one can.
+_OF_SIZE = "OVERVIEW_COUNT"
+# What GDAL's copy raises; a `SystemError` where it fails and does not say why.
+_COPY_ERRORS = (CPLE_BaseError, SystemError)
 # How we make overviews where GDAL is told to resample.
 _MERGING: dict[str, Merging] = {
     "MODE": most_frequent,
@@ -94,27 +98,45 @@ def write_confidence(source: LabelSource, grid: PixelGrid, output: Path, form: M
         draft.publish()
 
 
-def rehearse_map(grid: PixelGrid, output: Path, classes: Classes, form: MapFormat) -> None:
-    """Write a map of one pixel elsewhere, to learn now what would fail after all the work.
+def rehearse_map(
+    grid: PixelGrid, output: Path, classes: Classes, form: MapFormat, *, confidence: bool = False
+) -> None:
+    """Write maps of one pixel elsewhere, to learn now what would fail after all the work.
+
+    Args:
+        grid: Where the map is to lie.
+        output: Its name.
+        classes: Its classes.
+        form: How it is stored.
+        confidence: Whether a confidence map is to be stored so as well.
 
     Raises:
-        UsageError: As `write_map`.
+        UsageError: As `write_map`; or GDAL cannot do what the creation options ask for.
+        HsiclustError: A map cannot be written even without such options.
     """
     corner = PixelGrid(1, 1, grid.transform, grid.crs)
+    creation = {key: value for key, value in form.creation.items() if key.upper() != _OF_SIZE}
+    form = replace(form, creation=creation)
     with tempfile.TemporaryDirectory() as folder:
         rehearsal = Path(folder) / output.name
         try:
-            write_map(_Blank(), corner, rehearsal, classes, form)
-        except UsageError as error:
-            raise UsageError(str(error).replace(str(rehearsal), str(output))) from None
+            write_map(_Constant(len(classes)), corner, rehearsal, classes, form)
+            if confidence:
+                write_confidence(_Constant(UNSURE), corner, rehearsal, form)
+        except HsiclustError as error:
+            message = str(error).replace(str(rehearsal), str(output))
+            asked = isinstance(error, UsageError) or creation
+            raise (UsageError if asked else HsiclustError)(message) from None
 
 
 @dataclass(frozen=True)
-class _Blank:
-    """Labels of a map without a class."""
+class _Constant:
+    """Labels of a map that has the largest one everywhere, which takes the most bits."""
+
+    value: int
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        return np.zeros((window.rows, window.cols), np.uint8)
+        return np.full((window.rows, window.cols), self.value, np.uint8)
 
 
 class MapDraft:
@@ -215,12 +237,11 @@ class MapDraft:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except (RasterioError, CPLE_BaseError, OSError) as error:
+        except (RasterioError, *_COPY_ERRORS, OSError) as error:
             if isinstance(error, HsiclustError):
                 raise
-            raise HsiclustError(
-                f"{self._output}: cannot be written: {innermost_message(error)}"
-            ) from error
+            reason = innermost_message(error).replace(f"{self._folder}{os.sep}", "")
+            raise HsiclustError(f"{self._output}: cannot be written: {reason}") from error
 
 
 def _strips(grid: PixelGrid, block: int, start: int = 0) -> Iterator[Window]:
@@ -242,10 +263,10 @@ def _creation_complaints(output: Path) -> Iterator[None]:
     if not logger.isEnabledFor(logging.WARNING):
         logger.setLevel(logging.WARNING)
     logger.addHandler(complaints)
-    failure = None
+    failure: Exception | None = None
     try:
         yield
-    except CPLE_BaseError as error:
+    except _COPY_ERRORS as error:
         failure = error
     finally:
         logger.removeHandler(complaints)
@@ -282,7 +303,8 @@ def _check_values(made: Path, grid: PixelGrid, block: int, expected: int) -> Non
             checksum = zlib.crc32(values.tobytes(), checksum)
     if checksum != expected:
         raise HsiclustError(
-            f"{made.name}: what was written reads back differently; is the disk full?"
+            f"{made.name}: what was written reads back differently; is the disk full, or does a "
+            "creation option change values?"
         )
 
 

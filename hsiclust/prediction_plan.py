@@ -195,7 +195,7 @@ def plan_prediction(
         digest=digest,
     )
     _refuse_maps(outputs, job, options.overwrite, earlier is not None)
-    rehearse_map(source.grid.crop(area), output, model.classes, form)
+    rehearse_map(source.grid.crop(area), output, model.classes, form, confidence=options.confidence)
     asked = options.precision == "auto" and len(model.precisions) > 1
     tried = asked and earlier is None and not options.engine.standing
     trial = tried and area.pixels >= _WORTH_A_TRIAL

@@ -26,7 +26,7 @@ from hsiclust.errors import (
     UsageError,
 )
 from hsiclust.grid import PixelGrid, Window
-from hsiclust.labelmap import label_draft, write_confidence, write_map
+from hsiclust.labelmap import label_draft, rehearse_map, write_confidence, write_map
 from hsiclust.legend import category_names, describe_map, read_classes
 from hsiclust.mapformat import MapFormat, driver_for
 from hsiclust.palette import MOST_CLASSES, Classes, class_colours
@@ -368,6 +368,30 @@ def test_bad_creation_options_leave_nothing(tmp_path, creation, message, level):
         logger.setLevel(before)
     assert names_in(tmp_path) == []
     assert logging.getLogger("rasterio._env").level == logging.NOTSET
+
+
+@pytest.mark.parametrize(
+    ("driver", "creation", "message"),
+    [
+        ("ENVI", {"COMPRESS": "LZW"}, "driver ENVI does not support creation option COMPRESS"),
+        ("GTiff", {"BLOCKXSIZE": "100"}, "_TIFFVSetField:map/map.tif: Bad value 100 "),
+        ("GTiff", {"NBITS": "1"}, "map.tif: what was written reads back differently"),
+        ("GTiff", {"NBITS": "2"}, "map.tif: what was written reads back differently"),
+    ],
+)
+def test_a_rehearsal_finds_what_gdal_cannot_do(tmp_path, driver, creation, message):
+    output = tmp_path / "map.tif"
+    with pytest.raises(UsageError, match=message) as raised:
+        rehearse_map(GRID, output, CLASSES, MapFormat(driver, creation=creation), confidence=True)
+    assert "/" not in str(raised.value).replace(str(output), "").replace("map/map.tif", "")
+
+
+def test_a_rehearsal_lets_through_what_a_larger_map_can_have(tmp_path):
+    form = MapFormat(creation={"overview_count": "3"})
+    with pytest.raises(HsiclustError, match=r"map\.tif: cannot be written: "):
+        put(tmp_path / "map.tif", PixelGrid(1, 1), creation=form.creation)
+    rehearse_map(GRID, tmp_path / "map.tif", CLASSES, form, confidence=True)
+    assert names_in(tmp_path) == []
 
 
 def test_creation_options_go_before_the_defaults(tmp_path):
