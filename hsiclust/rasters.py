@@ -95,6 +95,11 @@ def grid_of(dataset: DatasetReader) -> PixelGrid:
             f"{dataset.name}: its place is no number: {dataset.transform.to_gdal()}; mend the map "
             "info or geotransform in it, or take it out"
         )
+    if dataset.transform.is_degenerate:
+        raise InputError(
+            f"{dataset.name}: its pixels have no area: {dataset.transform.to_gdal()}; mend the map "
+            "info or geotransform in it, or take it out"
+        )
     crs = dataset.crs.to_wkt() if dataset.crs else None
     return PixelGrid(dataset.height, dataset.width, dataset.transform, crs)
 

@@ -336,6 +336,13 @@ def test_a_scene_whose_place_is_no_number(tmp_path: Path) -> None:
         Scene.open(path)
 
 
+def test_a_scene_whose_pixels_have_no_area(tmp_path: Path) -> None:
+    place = "map info = {UTM, 1, 1, 383000, 4600000, 0, 30, 33, North, WGS-84}\n"
+    path = write_envi(tmp_path / "a.img", fields_cube(5, 6, 3)[0], extra=place)
+    with pytest.raises(InputError, match=r"a\.img: its pixels have no area: \(383000\.0, -?0\.0"):
+        Scene.open(path)
+
+
 def test_a_scene_without_georeference_opens_without_a_warning(tmp_path: Path) -> None:
     scene = Scene.open(write_envi(tmp_path / "a.img", fields_cube(7, 9, 3)[0]))
     assert not scene.grid.georeferenced
