@@ -214,7 +214,7 @@ class MapDraft:
                 rasterio.shutil.copy(vrt, made, driver=form.driver, **options)
             make_exact(made, grid, form.driver)
             check_grid(made, output, grid, form.driver)
-            _check_values(made, grid, form.block, self._checksum)
+            _check_values(made, grid, form.block, self._layer.nodata, self._checksum)
             _publish(made, output)
             remove(self._folder)
 
@@ -292,10 +292,15 @@ class _Complaints(logging.Handler):
             self.heard.append(message.partition(" in ")[2])
 
 
-def _check_values(made: Path, grid: PixelGrid, block: int, expected: int) -> None:
+def _check_values(made: Path, grid: PixelGrid, block: int, nodata: int, expected: int) -> None:
     """Read the map back: GDAL does not report every write that failed."""
     checksum = 0
     with open_raster(str(made)) as dataset:
+        if (dataset.dtypes[0], dataset.nodata) != ("uint8", nodata):
+            raise UsageError(
+                f"{made.name}: reads back as {dataset.dtypes[0]} with nodata {dataset.nodata}, not "
+                f"uint8 with {nodata}; leave out creation options that change values"
+            )
         for window in _strips(grid, block):
             values: NDArray[np.uint8] = dataset.read(
                 1, window=((window.row, window.row_stop), (window.col, window.col_stop))

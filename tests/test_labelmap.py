@@ -377,6 +377,7 @@ def test_bad_creation_options_leave_nothing(tmp_path, creation, message, level):
         ("GTiff", {"BLOCKXSIZE": "100"}, "_TIFFVSetField:map/map.tif: Bad value 100 "),
         ("GTiff", {"NBITS": "1"}, "map.tif: what was written reads back differently"),
         ("GTiff", {"NBITS": "2"}, "map.tif: what was written reads back differently"),
+        ("GTiff", {"PIXELTYPE": "SIGNEDBYTE"}, "map.tif: reads back as int8 with nodata"),
     ],
 )
 def test_a_rehearsal_finds_what_gdal_cannot_do(tmp_path, driver, creation, message):
