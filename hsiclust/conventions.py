@@ -148,6 +148,11 @@ def _band_axis(cube: Variable, others: Sequence[Variable]) -> int | None:
     return named[0] if len(named) == 1 else None
 
 
+def is_of_rows_or_columns(dim: str) -> bool:
+    """Whether a dimension is called as those of the ground are, not the one of the bands."""
+    return dim.strip().lower() in _ROW_NAMES | _COL_NAMES
+
+
 def _spectral(others: Sequence[Variable], names: frozenset[str]) -> list[Variable]:
     return [
         each

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from hsiclust.bands import Bands, describe_bands, unread_lists
+from hsiclust.conventions import is_of_rows_or_columns
 from hsiclust.cube import DECODED_BYTES, CubeFacts, CubeReader
 from hsiclust.datafile import data_file, vrt_sources
 from hsiclust.envi import raw_envi
@@ -244,6 +245,21 @@ class Scene:
         return valid if self.masking is None else valid & self.masking.mask(window)
 
 
+def _check_axes(path: str, dataset: DatasetReader) -> None:
+    """Check which axis of a classic netCDF file GDAL takes for that of the bands.
+
+    Raises:
+        InputError: By its name it is one of rows or columns.
+    """
+    others = dataset.tags().get("NETCDF_DIM_EXTRA", "").strip("{}").split(",")
+    wrong = next(filter(is_of_rows_or_columns, others), None)
+    if wrong is not None:
+        raise InputError(
+            f"{path}: GDAL takes its dimension {wrong} for the bands; write it as netCDF-4, which "
+            "is read in any order, or with the bands first or last"
+        )
+
+
 def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     if dataset.count == 0:
         parts = ", ".join(dataset.subdatasets[:8])
@@ -251,6 +267,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
             f"{path}: holds no raster of its own"
             + (f"; name one of its subdatasets: {parts}" if parts else "")
         )
+    _check_axes(path, dataset)
     dtype = common_type(path, dataset)
     raw = _raw_cube(path, dataset)
     header = envi_header(dataset) if dataset.driver == "ENVI" else {}

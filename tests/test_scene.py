@@ -16,6 +16,7 @@ from conftest import TRANSFORM, UTM, fields_cube, write_raster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.io import netcdf_file
 
 from hsiclust.api import predict
 from hsiclust.datafile import files_of
@@ -409,6 +410,25 @@ def test_files_that_are_no_scene(tmp_path: Path, content: bytes | None, message:
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         Scene.open(path)
+
+
+@pytest.mark.parametrize("dims", [("band", "y", "x"), ("y", "x", "band"), ("y", "band", "x")])
+def test_a_classic_netcdf_is_not_read_along_a_wrong_axis(
+    tmp_path: Path, dims: tuple[str, ...]
+) -> None:
+    cube = fields_cube(5, 6, 3)[0].astype("int16")
+    path = tmp_path / "a.nc"
+    with netcdf_file(path, "w") as file:
+        for name, length in zip(("band", "y", "x"), cube.shape, strict=True):
+            file.createDimension(name, length)
+        values = cube.transpose([("band", "y", "x").index(name) for name in dims])
+        file.createVariable("cube", "i2", dims)[:] = values
+    if dims[1] == "band":
+        with pytest.raises(InputError, match=r"a\.nc: GDAL takes its dimension y for the bands; "):
+            Scene.open(path)
+    else:
+        south_up = Scene.open(path).read()[:, ::-1]  # what GDAL assumes where nothing tells
+        assert np.array_equal(south_up, cube)
 
 
 def test_complex_values_are_refused(tmp_path: Path) -> None:
