@@ -10,6 +10,7 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from errno import ENOENT, ENOTDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ _ARRAYS = ("labels", "confidence", "done")
 # With a checksum: a chunk that was damaged is noticed, and labelled again.
 _COMPRESSION = Zstd(level=0, checksum=True)
 _DONE = np.ones(1, np.uint8)
+# Of an error that says that there is no store; those of Zarr itself have no number.
+_NOT_THERE = (None, ENOENT, ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -337,9 +340,18 @@ def _reading_from_json(value: Mapping[str, Any]) -> ReadPlan:
 
 
 def _attributes(path: Location) -> dict[str, Any]:
-    """What a store says of itself; nothing where there is none, or one that was never finished."""
+    """What a store says of itself; nothing where there is none, or one that was never finished.
+
+    Raises:
+        HsiclustError: The system does not let it be read, so nobody knows whose labels it holds.
+    """
     try:
         attributes = dict(open_group(path, "r").attrs)
-    except UNREADABLE:
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno not in _NOT_THERE:
+            raise HsiclustError(
+                f"{path}: cannot be read: {error.strerror}; it may hold labels of a run, so see to "
+                "its permissions, or remove it"
+            ) from error
         return {}
     return attributes if attributes.get("format") == _FORMAT else {}

@@ -1,6 +1,7 @@
 """The label store: chunks are Zarr's, whoever writes them; damage and full disks are noticed."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -186,3 +187,22 @@ def test_a_store_whose_flags_cannot_be_read_is_kept(store: LabelStore) -> None:
     with pytest.raises(OutputExistsError, match="unfinished run"):
         store.open_or_create("another run", overwrite=False)
     assert LabelStore.record_of_run(store.path, "run") is not None
+
+
+def test_a_store_that_the_system_does_not_let_be_read_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another user, or on a disk that fails: it has the name that only a run gives."""
+    store = LabelStore(tmp_path / ".map.tif.labels.zarr", ReadPlan.of(GRID, GRID.across, 1))
+    store.open_or_create("run", overwrite=False)
+    labels, _ = write_all(store)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "zarr.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hsiclust.labels.open_group", refused)
+        for overwrite in (False, True):
+            with pytest.raises(HsiclustError, match=r"labels\.zarr: cannot be read: Permission"):
+                store.open_or_create("run", overwrite)
+    assert np.array_equal(store.read(Window(0, 0, AREA.rows, AREA.cols)), labels)
