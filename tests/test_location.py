@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import obstore
@@ -171,6 +172,15 @@ def test_no_route(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
         is_tile_store(URL)
 
 
+@pytest.mark.parametrize("endpoint", ["http://", "a server", "ftp://host", "http://ho st:9/"])
+def test_an_endpoint_that_is_no_server(
+    s3: str, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(StorageError, match=r"^AWS_ENDPOINT_URL: '.*' is no server's; http://host"):
+        is_tile_store(URL)
+
+
 def test_credentials_of_a_profile(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     s3server.put("run/x.zarr/zarr.json", b"{}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -180,6 +190,58 @@ def test_credentials_of_a_profile(s3: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     monkeypatch.setenv("AWS_PROFILE", "field")
     assert is_there(location(URL))
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        ("expanduser", RuntimeError("Could not determine home directory.")),
+        ("is_file", PermissionError(13, "Permission denied")),
+    ],
+)
+def test_who_has_no_home_has_no_profile(
+    monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+) -> None:
+    """In a container the user may have no name, or the home of another."""
+
+    def failing(_path: Path) -> NoReturn:
+        raise error
+
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setattr(Path, method, failing)
+    assert s3client._profile() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "message"),
+    [
+        ("[field]\naws_access_key_id = nobody\n", "field", "missing: aws_secret_access_key"),
+        ("[field]\naws_access_key_id = nobody\n", "forest", r"profile \(forest\) could not be"),
+        ("[field\n", "field", "Unable to parse config file: .*credentials"),
+    ],
+)
+def test_a_profile_that_cannot_be_used(
+    s3: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    profile: str,
+    message: str,
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    file = tmp_path / "credentials"
+    file.write_text(text)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(StorageError, match=f"^no credentials: .*{message}.*; mend AWS_PROFILE or"):
+        is_there(location(URL))
+
+
+def test_an_error_of_the_server_is_named() -> None:
+    text = "status code: 400 Bad Request, body: <Error><Code>ExpiredToken</Code></Error>"
+    found = s3client.in_short(OSError(text))
+    assert found == "the server answers 400 Bad Request (ExpiredToken)"
 
 
 def test_no_access(s3: str, refusing_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
