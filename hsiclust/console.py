@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
-from errno import ENAMETOOLONG
+from errno import EACCES, ENAMETOOLONG
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -175,7 +175,7 @@ def one_line(error: BaseException) -> str:
 
 def exit_code(error: BaseException) -> int:
     """What the command ends with after an expected failure."""
-    if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+    if isinstance(error, OSError) and error.errno in (ENAMETOOLONG, EACCES):
         return InputError.exit_code  # outputs are looked at before anything is done
     return error.exit_code if isinstance(error, HsiclustError) else 1
 

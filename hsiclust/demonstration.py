@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from hsiclust.errors import OutputExistsError
+from hsiclust.errors import OutputExistsError, UsageError
 from hsiclust.evaluation import Evaluation, evaluate
 from hsiclust.picture import ReportOptions, report
 from hsiclust.prediction import predict
@@ -95,11 +95,15 @@ def demo(
 
     Raises:
         OutputExistsError: An earlier demonstration is there.
+        UsageError: The folder cannot be made.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise OutputExistsError(f"{folder}: is there already; --overwrite replaces its files")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise UsageError(f"{folder}: no folder can be made there; name another --output") from error
     results = {}
     for name in _METHODS:
 

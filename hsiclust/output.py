@@ -63,7 +63,8 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: It is there and `overwrite` is not set.
-        UsageError: It is a folder, its folder is not there, or its name is too long.
+        UsageError: It is a folder, its folder is not there or takes nothing, or its name is too
+            long.
     """
     refuse_long_name(path)
     if path.is_dir():
@@ -92,10 +93,13 @@ def refuse_missing_folder(path: Path) -> None:
     """Check that what is to be written has a folder to be written in.
 
     Raises:
-        UsageError: It has none.
+        UsageError: It has none, or one that takes nothing from this user.
     """
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.absolute().parent}")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: nothing can be written in {folder}; name another output")
 
 
 def refuse_inputs(output: Path, *inputs: str | Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,11 +42,13 @@ class SceneList:
         """Make the folder of the maps, if it is not there.
 
         Raises:
-            UsageError: The folder above it is not there, or a file has its name.
+            UsageError: The folder above it is not there or takes nothing, or a file has its name.
         """
         if self.folder is None or self.folder.is_dir():
             return
-        if self.folder.exists() or not self.folder.absolute().parent.is_dir():
+        above = self.folder.absolute().parent
+        writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+        if self.folder.exists() or not writable:
             raise UsageError(f"{self.folder}: no folder can be made there; name another --output")
         self.folder.mkdir(exist_ok=True)
 

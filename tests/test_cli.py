@@ -1,5 +1,6 @@
 """The real command in a process of its own: output, exit codes, what is left behind."""
 
+import errno
 import json
 import os
 import signal
@@ -477,6 +478,13 @@ def test_each_scene_is_scored_on_its_own_labels(run: Run, trained: Path) -> None
         f"score its maps of scene {n} with: hsiclust evaluate MAP m_{n}_held_out.tif"
         for n in (1, 2)
     ]
+
+
+def test_what_may_not_be_read_is_3() -> None:
+    """Whether an output may be written is asked before anything is done."""
+    error = PermissionError(errno.EACCES, "Permission denied", "scene.tif")
+    assert console.exit_code(error) == 3
+    assert console.one_line(error) == "scene.tif: Permission denied"
 
 
 def test_a_model_that_cannot_be_used_is_4(run: Run, trained: Path, tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "no" / "file", overwrite=False)
 
 
+def test_a_folder_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
+    with pytest.raises(UsageError, match=f"nothing can be written in {tmp_path}; name another"):
+        refuse_existing(tmp_path / "map.tif", overwrite=True)
+    (tmp_path / "maps").mkdir()
+    refuse_existing(tmp_path / "maps" / "map.tif", overwrite=False)
+
+
 def test_names_that_leave_no_room(tmp_path: Path) -> None:
     refuse_existing(tmp_path / ("ä" * 110), overwrite=False)
     with pytest.raises(UsageError, match=r"^ä{80}\.\.\.: a name of 221 bytes, which"):

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_two_scenes_of_one_name_are_refused() -> None:
         pairs(["x/a.tif", "y/a.img"], "m")
 
 
-def test_the_folder_is_made(tmp_path: Path) -> None:
+def test_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "maps"
     scene_list(["a"], f"{output}/", ".tif", io.StringIO()).make_folder()
     assert output.is_dir()
@@ -70,3 +71,7 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
         found = scene_list(["a"], f"{tmp_path}/{wrong}", ".tif", io.StringIO())
         with pytest.raises(UsageError, match="no folder can be made"):
             found.make_folder()
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
+    found = scene_list(["a"], f"{tmp_path}/more/", ".tif", io.StringIO())
+    with pytest.raises(UsageError, match="no folder can be made"):
+        found.make_folder()
