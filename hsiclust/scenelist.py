@@ -48,7 +48,7 @@ class SceneList:
             return
         above = self.folder.absolute().parent
         writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
-        if self.folder.exists() or not writable:
+        if os.path.lexists(self.folder) or not writable:
             raise UsageError(f"{self.folder}: no folder can be made there; name another --output")
         self.folder.mkdir(exist_ok=True)
 

@@ -129,10 +129,15 @@ def label_shard(
         store = _share_store(plan, options, shared)
         mark = plan.marks / f"{shard.number}-of-{shard.count}"
         plan.marks.mkdir(exist_ok=True)
-        with locked(mark):
-            mark.touch()
-            strips = shard.strips(len(store.reading))
-            done = label_strips(plan, store, strips, progress, engine)
+        try:
+            shared.enter_context(locked(mark))
+        except OutputBusyError:  # it names the mark
+            raise OutputBusyError(
+                f"{plan.output}: another run is writing its shard {shard}; wait for it"
+            ) from None
+        mark.touch()
+        strips = shard.strips(len(store.reading))
+        done = label_strips(plan, store, strips, progress, engine)
     return LabelledShard(
         store=plan.job.labels,
         shard=str(shard),

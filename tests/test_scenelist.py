@@ -67,7 +67,8 @@ def test_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     scene_list(["a"], f"{output}/", ".tif", io.StringIO()).make_folder()
     assert output.is_dir()
     (tmp_path / "file").touch()
-    for wrong in ("file/", "no/such/"):
+    (tmp_path / "link").symlink_to("nowhere")
+    for wrong in ("file/", "link/", "no/such/"):
         found = scene_list(["a"], f"{tmp_path}/{wrong}", ".tif", io.StringIO())
         with pytest.raises(UsageError, match="no folder can be made"):
             found.make_folder()

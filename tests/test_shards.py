@@ -120,6 +120,8 @@ def test_who_may_work_beside_a_shard(
             with pytest.raises(OutputBusyError, match="another run is writing it"):
                 task()
             refused.append(task)
+        with pytest.raises(OutputBusyError, match=r"map\.tif: .* its shard 1/2; wait for it"):
+            label_shard(plan, HERE, Shard(1, 2))
 
     label_shard(plan, HERE, Shard(1, 2), meanwhile)
     assert len(refused) >= 3
