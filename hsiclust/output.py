@@ -63,12 +63,18 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: It is there and `overwrite` is not set.
-        UsageError: It is a folder, its folder is not there or takes nothing, or its name is too
-            long.
+        UsageError: It is a folder, a pipe or a device, its name is too long or no text, or its
+            folder is not there or takes nothing.
     """
     refuse_long_name(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # who writes or opens it would fail at the end
+        raise UsageError(f"{str(path)!a}: a name that is not UTF-8 text; give another") from None
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file to write")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is a pipe or a device; name a file to write")
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(f"{path}: is there already; --overwrite replaces it")
     refuse_missing_folder(path)

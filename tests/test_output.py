@@ -81,6 +81,19 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "no" / "file", overwrite=False)
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: is a pipe or a device; name a file"):
+        refuse_existing(tmp_path / "pipe", overwrite=True)
+    with pytest.raises(UsageError, match="/dev/null: is a pipe or a device"):
+        refuse_existing(Path("/dev/null"), overwrite=True)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"map.udcff\.tif': a name that is not UTF-8 text"):
+        refuse_existing(tmp_path / os.fsdecode(b"map\xff.tif"), overwrite=False)
+
+
 def test_a_folder_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
     with pytest.raises(UsageError, match=f"nothing can be written in {tmp_path}; name another"):
