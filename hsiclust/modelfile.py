@@ -207,6 +207,8 @@ def load_model(path: Path) -> FittedModel:
 
 def is_model_file(path: str | Path) -> bool:
     """Whether a file begins as a safetensors file does: a length, then JSON."""
+    if not Path(path).is_file():  # to open a pipe waits for who writes to it
+        return False
     try:
         with Path(path).open("rb") as file:
             head = file.read(9)

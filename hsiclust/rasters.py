@@ -24,7 +24,7 @@ from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.hdf5 import check_inside, split_name
 from hsiclust.location import is_virtual
-from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, refuse_url
+from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, refuse_stream, refuse_url
 from hsiclust.validity import Fills
 
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
@@ -38,7 +38,8 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
     """Open a raster for reading, with failures as `InputError`.
 
     Raises:
-        InputError: The file is not there, GDAL cannot open it, or its values lie in others.
+        InputError: The file is not there or is none, GDAL cannot open it, or its values lie in
+            others.
     """
     try:
         path.encode()
@@ -49,6 +50,7 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
     there = is_virtual(file) or Path(file).exists()
     if file != path and not there:  # the library behind GDAL would say so in twenty lines
         raise InputError(f"{path}: no such file")
+    refuse_stream(path, Path(file))
     check_inside(path)
     try:
         with open_quietly(path) as dataset:

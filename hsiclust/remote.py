@@ -69,6 +69,16 @@ def refuse_url(path: str | Path) -> None:
         raise InputError(f"{name}: is read from disk alone; copy it there first")
 
 
+def refuse_stream(name: str, file: Path) -> None:
+    """Check that what is there is a file or a folder: to open anything else may never end.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise InputError(f"{name}: is a pipe or a device; save what comes from it as a file first")
+
+
 def gdal_name(name: str) -> str:
     """What GDAL calls a file: `s3://bucket/key` is `/vsis3/bucket/key`, a URL `/vsicurl/URL`."""
     for prefix, virtual in _PREFIXES.items():

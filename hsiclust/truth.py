@@ -25,7 +25,7 @@ from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import category_names
 from hsiclust.rasters import grid_of, open_raster
-from hsiclust.remote import refuse_url
+from hsiclust.remote import refuse_stream, refuse_url
 from hsiclust.vectors import place_vectors
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ def open_truth(
     """
     opened: Truth
     refuse_url(path)
+    refuse_stream(str(path), Path(path))
     if is_vector(path) or field is not None or layer is not None:
         opened = place_vectors(str(path), grid, read_features(str(path), field, layer))
     else:
@@ -137,6 +138,7 @@ def open_mask(path: str | Path, grid: PixelGrid) -> Mask:
     Raises:
         InputError: As `open_truth`.
     """
+    refuse_stream(str(path), Path(path))
     if not is_vector(path):
         return Mask(open_truth(path, grid))
     refuse_url(path)

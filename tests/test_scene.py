@@ -506,3 +506,14 @@ def test_a_vrt_of_a_name_that_is_no_text_is_left_to_who_reads_it(tmp_path: Path)
     assert files_of(path, None) == [path]
     with pytest.raises(InputError, match="not UTF-8 text"):
         Scene.open(path)
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_devices_are_no_scenes(tmp_path: Path) -> None:
+    """To open a pipe waits for who writes to it."""
+    os.mkfifo(tmp_path / "scene.tif")
+    (tmp_path / "link.tif").symlink_to("scene.tif")
+    for name in (tmp_path / "scene.tif", tmp_path / "link.tif", "/dev/null"):
+        for opened in (Scene.open, info):
+            with pytest.raises(InputError, match=f"^{name}: is a pipe or a device; save what"):
+                opened(str(name))

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import pickle
 import threading
 from itertools import product
@@ -543,3 +544,11 @@ def test_labels_in_hdf5(tmp_path):
         file["labels"] = values
     truth = open_truth(tmp_path / "labels.h5", PixelGrid(40, 50, Affine.identity(), None))
     assert np.array_equal(truth.read(Window(0, 0, 40, 50)), values)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["labels.gpkg", "labels.tif"])
+def test_a_pipe_holds_no_labels(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        open_truth(tmp_path / name, GRID)
