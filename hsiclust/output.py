@@ -73,8 +73,8 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{str(path)!a}: a name that is not UTF-8 text; give another") from None
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file to write")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is a pipe or a device; name a file to write")
+    if path.exists() and not path.is_file():  # a file would take its place
+        raise UsageError(f"{path}: is a device or a pipe; name a file to write")
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(f"{path}: is there already; --overwrite replaces it")
     refuse_missing_folder(path)

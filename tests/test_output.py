@@ -77,6 +77,9 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         refuse_existing(tmp_path / name, overwrite=True)
     with pytest.raises(UsageError, match="is a folder"):
         refuse_existing(tmp_path, overwrite=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is a device or a pipe"):
+        refuse_existing(tmp_path / "pipe", overwrite=True)
     with pytest.raises(UsageError, match="no folder"):
         refuse_existing(tmp_path / "no" / "file", overwrite=False)
 
