@@ -139,9 +139,9 @@ def open_mask(path: str | Path, grid: PixelGrid) -> Mask:
         InputError: As `open_truth`.
     """
     refuse_stream(str(path), Path(path))
-    if not is_vector(path):
-        return Mask(open_truth(path, grid))
     refuse_url(path)
+    if not is_vector(path):
+        return Mask(_noted(RasterTruth.open(str(path), grid, inside=True)))
     features = read_features(str(path), None, None, inside=True)
     return Mask(_noted(place_vectors(str(path), grid, features)))
 
@@ -156,6 +156,7 @@ class RasterTruth:
         names: Names of class numbers.
         note: How it was laid on the grid, when it lies elsewhere.
         warped: Whether it does.
+        inside: Every pixel above 0 is class 1, whatever its value.
     """
 
     path: str
@@ -163,9 +164,10 @@ class RasterTruth:
     names: Mapping[int, str]
     note: str | None
     warped: bool
+    inside: bool = False
 
     @classmethod
-    def open(cls, path: str, grid: PixelGrid) -> RasterTruth:
+    def open(cls, path: str, grid: PixelGrid, inside: bool = False) -> RasterTruth:
         """Open a raster of class numbers; raises as `open_truth`."""
         with open_raster(path) as dataset:
             if dataset.count != 1:
@@ -175,7 +177,7 @@ class RasterTruth:
             own = grid_of(dataset)
         names = {at: name for at, name in enumerate(category_names(path)) if at and name}
         note = _placing(path, own, grid)
-        return cls(path, grid, names, note, note is not None)
+        return cls(path, grid, names, note, note is not None, inside)
 
     def read(self, window: Window) -> NDArray[np.uint16]:
         """As `Truth.read`."""
@@ -184,11 +186,16 @@ class RasterTruth:
         try:
             with open_raster(self.path) as dataset:
                 if not self.warped:
-                    return _class_numbers(dataset, window, self.path)
+                    return self._numbers(dataset, window)
                 with _on_grid(dataset, self.grid) as there:
-                    return _class_numbers(there, window, self.path)
+                    return self._numbers(there, window)
         except CPLE_BaseError as error:
             raise InputError(f"{self.path}: {window} cannot be read: {error}") from error
+
+    def _numbers(self, dataset: DatasetReader, window: Window) -> NDArray[np.uint16]:
+        rows, cols = (window.row, window.row_stop), (window.col, window.col_stop)
+        values: NDArray[Any] = dataset.read(1, window=(rows, cols), masked=True).filled(0)
+        return (values > 0).astype(np.uint16) if self.inside else _class_numbers(values, self.path)
 
 
 def _on_grid(dataset: DatasetReader, grid: PixelGrid) -> WarpedVRT:
@@ -226,14 +233,12 @@ def _placing(path: str, own: PixelGrid, grid: PixelGrid) -> str | None:
     )
 
 
-def _class_numbers(dataset: DatasetReader, window: Window, path: str) -> NDArray[np.uint16]:
-    """Values of any type as class numbers; nodata, negative ones and NaN are unlabelled.
+def _class_numbers(values: NDArray[Any], path: str) -> NDArray[np.uint16]:
+    """Values of any type as class numbers; negative ones and NaN are unlabelled.
 
     Raises:
         InputError: A value is no whole number, or too large.
     """
-    rows, cols = (window.row, window.row_stop), (window.col, window.col_stop)
-    values: NDArray[Any] = dataset.read(1, window=(rows, cols), masked=True).filled(0)
     if values.dtype.kind == "f":
         values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=0.0)
         wrong = values[values != np.floor(values)]

@@ -396,6 +396,14 @@ def test_mask_is_what_is_covered(tmp_path):
     )
 
 
+def test_mask_is_any_value_above_0(tmp_path):
+    values = np.array([[0.25, -1.0, 0.0], [np.nan, 1e6, 7.0]], "f4")
+    grid = PixelGrid(2, 3, NORTH_UP, UTM)
+    raster = write_raster(tmp_path / "m.tif", values, grid, nodata=7)
+    inside = open_mask(raster, grid).read(grid.window)
+    np.testing.assert_array_equal(inside, [[True, False, False], [False, True, False]])
+
+
 def test_vectors_without_place_lie_on_pixels(tmp_path):
     path = tmp_path / "v.gpkg"
     grid = PixelGrid(10, 10)
