@@ -94,11 +94,11 @@ def _ground(source: str, options: TrainOptions) -> tuple[PixelGrid, Window]:
     if is_tile_store(source):
         store = TileStore.open(source)
         return store.grid, store.tiles.area
-    grid = Scene.open(source, options.nodata).grid
-    return grid, area_of(grid, options.bounds)
+    scene = Scene.open(source, options.nodata)
+    return scene.grid, area_of(scene, options.bounds)
 
 
-def _on_ground(path: Path, grid: PixelGrid, options: TrainOptions, several: bool) -> Truth:
+def _on_ground(path: str | Path, grid: PixelGrid, options: TrainOptions, several: bool) -> Truth:
     """Labels on a grid; of several scenes, one that they do not meet has none."""
     try:
         return open_truth(path, grid, field=options.field, layer=options.layer)

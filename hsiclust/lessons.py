@@ -83,7 +83,7 @@ def lesson_tiles(
             candidates: Sequence[int] = store.written()
         else:
             warn_of_header(scene)
-            area, shape = area_of(scene.grid, options.bounds), TileShape(halo=context)
+            area, shape = area_of(scene, options.bounds), TileShape(halo=context)
             path = staged_path(output, number)
             store = plan_store(scene, area, model.transform, model.sensor, path, shape)
             candidates = range(len(store.tiles))

@@ -61,9 +61,18 @@ def mask_of(grid: PixelGrid, options: TrainOptions) -> Mask | None:
         return Mask(Unlabelled())
 
 
-def area_of(grid: PixelGrid, bounds: Bounds | None) -> Window:
-    """The window of bounds in map units, or the whole grid."""
-    return grid.window if bounds is None else grid.window_of_bounds(*bounds)
+def area_of(scene: Scene, bounds: Bounds | None) -> Window:
+    """The window of bounds in map units, or the whole scene.
+
+    Raises:
+        UsageError: The bounds are none, or do not meet the scene.
+    """
+    if bounds is None:
+        return scene.grid.window
+    try:
+        return scene.grid.window_of_bounds(*bounds)
+    except UsageError as error:  # of several scenes, which?
+        raise UsageError(f"{scene.path}: {error}") from None
 
 
 def _transform(
@@ -81,7 +90,7 @@ def _transform(
         return store.transform, store.sensor, None
     scenes = [Scene.open(source, options.nodata) for source in sources]
     regions = [
-        Region(scene, area_of(scene.grid, options.bounds), mask_of(scene.grid, options))
+        Region(scene, area_of(scene, options.bounds), mask_of(scene.grid, options))
         for scene in scenes
     ]
     transform = fit_to_scenes(regions, options.transform, options.seed)

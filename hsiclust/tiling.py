@@ -79,10 +79,10 @@ def tile(
         raise UsageError(f"{output}: is there and is no tile store; name another output")
     scene = Scene.open(path, options.nodata)
     warn_of_header(scene)
-    area = area_of(scene.grid, options.bounds)
+    area = area_of(scene, options.bounds)
     fitted = ""
     if options.model is not None:
-        model = load_model(options.model)
+        model = load_model(Path(options.model))
         transform, sensor = model.transform, model.sensor
     else:
         fitted = json.dumps([asdict(options.transform), options.seed])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Killed, fields_cube, write_raster
+from affine import Affine
+from conftest import TRANSFORM, Killed, fields_cube, write_raster
 from rasterio.warp import transform
 from sklearn.metrics import adjusted_rand_score
 
@@ -261,6 +262,17 @@ def test_bounds_limit_what_is_learned_from(fields: tuple[Path, Path], tmp_path: 
     bounds = (400000.0, 5800000.0 - 30 * 30, 400000.0 + 40 * 30, 5800000.0)
     result = train([str(fields[0])], tmp_path / "m", replace(KMEANS, bounds=bounds))
     assert result.pixels == 30 * 40
+
+
+def test_the_scene_that_bounds_miss_is_named(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    elsewhere = write_raster(
+        tmp_path / "elsewhere.tif",
+        fields_cube()[0],
+        transform=TRANSFORM @ Affine.translation(90, 0),
+    )
+    bounds = (400000.0, 5799000.0, 401000.0, 5800000.0)
+    with pytest.raises(UsageError, match=r"elsewhere\.tif: bounds .* do not meet the scene"):
+        train([str(fields[0]), str(elsewhere)], tmp_path / "m", replace(KMEANS, bounds=bounds))
 
 
 def test_a_budget_bounds_what_is_learned_from(tmp_path: Path) -> None:
