@@ -40,7 +40,7 @@ class EngineOptions:
 
     workers: int | None = None
     scheduler: str | None = None
-    scheduler_file: Path | None = None
+    scheduler_file: str | Path | None = None
     threads: int | None = None
     devices: tuple[str, ...] = ()
 
@@ -245,7 +245,7 @@ def _address(options: EngineOptions) -> tuple[str, str]:
     """
     if options.scheduler_file is None:
         return str(options.scheduler), str(options.scheduler)
-    path = options.scheduler_file
+    path = Path(options.scheduler_file)
     try:
         with path.open("rb") as file:
             address = json.loads(file.read(_LARGEST_SCHEDULER_FILE))["address"]

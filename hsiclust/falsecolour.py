@@ -22,7 +22,7 @@ _PERCENTILES = (2, 98)
 _MOST_ROWS = 512  # read at once
 
 
-def false_colour(path: Path, grid: PixelGrid, step: int) -> tuple[str, Image]:
+def false_colour(path: str | Path, grid: PixelGrid, step: int) -> tuple[str, Image]:
     """Every `step`-th pixel of a scene, of which `grid` is the whole or a part.
 
     Rows that are not shown are not read, as far as the file's layout allows.

@@ -82,7 +82,7 @@ def canonical_order(sample: LabelledSample) -> list[int]:
     return [int(cluster) for cluster in np.lexsort((sample.brightness, empty))]
 
 
-def order_like_map(sample: LabelledSample, path: Path) -> list[int]:
+def order_like_map(sample: LabelledSample, path: str | Path) -> list[int]:
     """The order that agrees best with the class numbers of an earlier map (Kuhn 1955).
 
     Raises:

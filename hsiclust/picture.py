@@ -56,8 +56,8 @@ class ReportOptions:
         overwrite: Replace a picture that is there already.
     """
 
-    scene: Path | None = None
-    truth: Path | None = None
+    scene: str | Path | None = None
+    truth: str | Path | None = None
     field: str | None = None
     layer: str | None = None
     match: bool | None = None
@@ -122,7 +122,9 @@ def report(label_map: str | Path, output: str | Path, options: ReportOptions | N
         _draw(beside, lines, panels, legend)
 
 
-def _compared(label_map: Path, truth: Path, grid: PixelGrid, options: ReportOptions) -> Comparison:
+def _compared(
+    label_map: Path, truth: str | Path, grid: PixelGrid, options: ReportOptions
+) -> Comparison:
     opened = open_truth(truth, grid, field=options.field, layer=options.layer)
     compared = compare(label_map, opened, grid, options.match)
     if compared is None:

@@ -42,8 +42,8 @@ def provenance_of(
         "torch": torch.__version__,
         "seed": options.seed,
         "scenes": [*earlier, *(Path(source).name for source in sources)],
-        "mask": None if options.mask is None else options.mask.name,
-        "init": None if options.init is None else file_digest(options.init),
+        "mask": None if options.mask is None else Path(options.mask).name,
+        "init": None if options.init is None else file_digest(Path(options.init)),
         "pixels": pixels,
         "steps": last.steps,
         "loss": last.loss if math.isfinite(last.loss) else None,
@@ -57,7 +57,7 @@ def provenance_of_labels(
     """Of the labels that a model learned from, and its score on the others."""
     counts = labelled.split.counts
     labels = {
-        "file": None if options.labels is None else options.labels.name,
+        "file": None if options.labels is None else Path(options.labels).name,
         "field": options.field,
         "split": options.split or "separated",
         "per_class": options.per_class,

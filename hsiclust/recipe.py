@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from hsiclust.bands import Bands
 from hsiclust.errors import NoOverlapError, UsageError
@@ -44,7 +45,7 @@ def initial_model(
     if numbering is not None:
         classes = numbering.classes
     if options.init is not None:
-        return succeeded(load_model(options.init), classes, options)
+        return succeeded(load_model(Path(options.init)), classes, options)
     transform, sensor, nodata = _transform(sources, options)
     method = new_method(transform.components, len(classes), options)
     return FittedModel(method, transform, sensor, nodata, classes)

@@ -40,7 +40,7 @@ class TileOptions:
 
     shape: TileShape = field(default_factory=TileShape)
     transform: TransformOptions = field(default_factory=TransformOptions)
-    model: Path | None = None
+    model: str | Path | None = None
     bounds: Bounds | None = None
     nodata: float | None = None
     seed: int = 0

@@ -83,7 +83,9 @@ def _run_hash(
 ) -> str:
     """What decides a training; a checkpoint of anything else is not gone on with."""
     facts: list[object] = [[source.store.content, list(source.indices)] for source in tiles]
-    facts += [None if path is None else _digest(path) for path in (options.mask, options.init)]
+    facts += [
+        None if path is None else _digest(Path(path)) for path in (options.mask, options.init)
+    ]
     facts += [_digest_of_labels(source.labels) for source in tiles]
     facts += [model.method.name, model.method.config(), model.method.classes, options.seed, steps]
     return hashlib.sha256(json.dumps([*facts, __version__]).encode()).hexdigest()

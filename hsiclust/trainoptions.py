@@ -97,7 +97,7 @@ class TrainOptions:
     kind: Kind | None = None
     components: int | None = None
     bands: str | None = None
-    labels: Path | None = None
+    labels: str | Path | None = None
     field: str | None = None
     layer: str | None = None
     split: SplitKind | None = None
@@ -106,11 +106,11 @@ class TrainOptions:
     pretraining: bool | None = None
     synthetic: int | None = None
     contrastdm: ContrastDmConfig | None = None
-    mask: Path | None = None
+    mask: str | Path | None = None
     bounds: Bounds | None = None
     nodata: float | None = None
-    init: Path | None = None
-    match_to: Path | None = None
+    init: str | Path | None = None
+    match_to: str | Path | None = None
     budget: int | None = None
     seed: int = 0
     device: str = "auto"

@@ -347,7 +347,7 @@ def test_workers_that_never_come_are_not_waited_for_forever(
 def test_what_is_no_scheduler_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "s.json"
     with pytest.raises(UsageError, match=r"s\.json: No such file"):
-        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=file)))
+        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=str(file))))
     file.write_text(text)
     with pytest.raises(UsageError, match=r"s\.json: is no scheduler file"):
         list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=file)))

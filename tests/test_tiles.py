@@ -150,7 +150,7 @@ def test_a_tiling_of_a_changed_scene_starts_again(
 ) -> None:
     """The transform comes from a model, so the grid and name alone would be the same."""
     train([str(fields[0])], tmp_path / "m", TrainOptions(method="kmeans", classes=4, steps=2))
-    options = replace(OPTIONS, shape=TileShape(12, 5), model=tmp_path / "m")
+    options = replace(OPTIONS, shape=TileShape(12, 5), model=str(tmp_path / "m"))
     path = tmp_path / "store.zarr"
 
     with pytest.raises(Killed):

@@ -728,6 +728,24 @@ def test_polygons_as_a_mask(fields: tuple[Path, Path], tmp_path: Path) -> None:
     assert result.pixels == 2 * 10 * 10
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (replace(KMEANS, classes=None), ("init", "mask", "match_to")),
+        (TrainOptions(method="svm", labels=Path("any"), engine=KMEANS.engine), ("labels",)),
+    ],
+)
+def test_files_may_be_named_by_text(
+    fields: tuple[Path, Path], tmp_path: Path, options: TrainOptions, named: tuple[str, ...]
+) -> None:
+    train([str(fields[0])], tmp_path / "old", KMEANS)
+    files = {name: tmp_path / "old" if name == "init" else fields[1] for name in named}
+    texts = {name: str(file) for name, file in files.items()}
+    for model, given in (("a", files), ("b", texts)):
+        train([str(fields[0])], tmp_path / model, replace(options, **given))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_going_on_takes_fewer_steps() -> None:
     method = Sscc(3, 4)
     assert method.online_steps == 100
