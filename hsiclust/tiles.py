@@ -26,7 +26,7 @@ from zarr.codecs import BloscCodec
 
 from hsiclust.bands import Bands
 from hsiclust.components import Components
-from hsiclust.errors import InputError, UsageError
+from hsiclust.errors import GO_ON, HsiclustError, InputError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.location import (
     UNREADABLE,
@@ -212,13 +212,21 @@ class TileStore:
 
         A core at the area's edge may be smaller than the others; the rest of its chunk stays
         zero and not valid.
+
+        Raises:
+            HsiclustError: It cannot be written; its flag is not set.
         """
         values = components.values.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16)
         rows, cols = components.valid.shape
-        with storage_errors(self.path):
-            self._array("components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
-            self._array("valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
-            self._array("done")[tile.index] = 1
+        try:
+            with storage_errors(self.path):
+                self._array("components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
+                self._array("valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
+                self._array("done")[tile.index] = 1
+        except OSError as error:
+            raise HsiclustError(
+                f"{self.path}: tiles cannot be written: {error.strerror or error}; {GO_ON}"
+            ) from error
 
     def read(self, tile: Tile) -> Components:
         """Read one tile: `(C, core + 2 halo)`, float32.

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -12,7 +13,7 @@ from conftest import Killed, fields_cube, killed_after, write_raster
 from hsiclust import tiling
 from hsiclust.components import Components, SceneComponents
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import InputError, OutputExistsError, UsageError
+from hsiclust.errors import HsiclustError, InputError, OutputExistsError, UsageError
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore
 from hsiclust.sample import TransformOptions
@@ -202,6 +203,17 @@ def test_a_store_of_another_version_says_what_to_do(
         TileStore.open(store.path)
     again = tile(str(fields[0]), store.path, replace(OPTIONS, overwrite=True))
     assert again.content == store.content
+
+
+def test_a_full_disk_is_named(store: TileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    components = store.read(store.tiles[0])
+
+    def full(store: TileStore, name: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TileStore, "_array", full)
+    with pytest.raises(HsiclustError, match=r"store\.zarr: tiles cannot be written: No space left"):
+        store.write(store.tiles[0], components)
 
 
 def test_one_component_is_enough(fields: tuple[Path, Path], tmp_path: Path) -> None:
