@@ -134,6 +134,9 @@ def _train(
         run.checkpoint.touch()  # a training without steps has none, and one that goes on needs it
         write_split(labelled.split, labelled.sites, labelled.numbering, output)
     _remove_earlier(_earlier_files(output, len(sources), options))
+    # Before there is a model: whoever is stopped meanwhile starts again, and is not refused.
+    for store in staged_paths(output):
+        remove(store)
     save_model(replace(model, provenance=provenance), output)
     _clean_up(output)
     return Training(

@@ -141,6 +141,25 @@ def test_what_is_killed_behind_its_last_step_takes_none_again(
     assert same(tmp_path / "whole", tmp_path / "model")
 
 
+def test_staged_scenes_are_gone_before_there_is_a_model(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train([str(fields[0])], tmp_path / "whole", KMEANS)
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    before = {file.name for file in tmp_path.iterdir()}
+    with monkeypatch.context() as killing:
+        killing.setattr(loop, "save_model", kill)
+        with pytest.raises(Killed):
+            train([str(fields[0])], tmp_path / "model", KMEANS)
+    assert {file.name for file in tmp_path.iterdir()} - before == {".model.checkpoint"}
+    train([str(fields[0])], tmp_path / "model", KMEANS)
+    assert {file.name for file in tmp_path.iterdir()} - before == {"model"}
+    assert same(tmp_path / "whole", tmp_path / "model")
+
+
 def test_staged_scenes_of_a_killed_training_of_more_are_removed(
     fields: tuple[Path, Path], tmp_path: Path
 ) -> None:
