@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hsiclust.controlgroups import processor_limits
 from hsiclust.errors import ClusterError, UsageError
 
 # Seconds that a standing scheduler has to answer.
@@ -93,8 +94,10 @@ class EngineOptions:
 
 
 def available_processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use: those it is bound to, or its control groups' limit."""
+    can_be_bound = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if can_be_bound else os.cpu_count() or 1
+    return min([count, *processor_limits()])
 
 
 def visible_devices(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

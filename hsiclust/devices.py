@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 
+from hsiclust.controlgroups import memory_limits
 from hsiclust.errors import DeviceError, UsageError
 
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_GROUPS = Path("/sys/fs/cgroup")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -52,7 +50,7 @@ def parse_bytes(text: str) -> int:
 
 def total_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its control groups' limit."""
-    return min([_machine_memory(), *_group_limits()])
+    return min([_machine_memory(), *memory_limits()])
 
 
 @contextmanager
@@ -73,32 +71,6 @@ def own_stream(device: torch.device) -> Iterator[None]:
 def free_memory(device: torch.device) -> int | None:
     """Bytes of a CUDA device that are free; None for the processor."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-
-
-def _group_limits() -> list[int]:
-    """Limits of the control groups that this process is in: the group of a job lies within others.
-
-    A container may see its own group as the outermost, whatever it is called outside.
-    """
-    try:
-        own = _OWN_GROUPS.read_text().splitlines()
-    except OSError:
-        return []
-    limits = []
-    for line in own:
-        _, controllers, name = line.split(":", 2)
-        if not controllers:  # version 2
-            outermost, limit = _GROUPS, "memory.max"
-        elif "memory" in controllers.split(","):
-            outermost, limit = _GROUPS / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = outermost / name.lstrip("/")
-        for place in (group, *group.parents):
-            if place.is_relative_to(outermost):
-                with suppress(OSError, ValueError):  # no limit, or "max"
-                    limits.append(int((place / limit).read_text()))
-    return limits
 
 
 def _machine_memory() -> int:

@@ -1,6 +1,4 @@
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -283,55 +281,6 @@ def test_devices() -> None:
 
 def test_there_is_memory() -> None:
     assert total_memory() > 100 * 2**20
-
-
-USER = "slurm/uid_7"
-JOB = f"{USER}/job_9"
-
-
-@pytest.mark.parametrize(
-    ("own", "limits", "expected"),
-    [
-        (
-            f"0::/{JOB}\n",
-            {f"{JOB}/memory.max": "max", f"{USER}/memory.max": "5000"},
-            5000,
-        ),
-        (f"0::/{JOB}\n", {f"{JOB}/memory.max": "4000", "slurm/memory.max": "5000"}, 4000),
-        (
-            f"9:cpu:/\n4:cpu,memory:/{JOB}\n0::/\n",
-            {
-                f"memory/{JOB}/memory.limit_in_bytes": str(2**63 - 4096),
-                f"memory/{USER}/memory.limit_in_bytes": "3000",
-                f"cpu/{JOB}/memory.limit_in_bytes": "1",
-            },
-            3000,
-        ),
-        # A container with the names of the machine, and its own group in their place.
-        ("4:memory:/docker/77\n", {"memory/memory.limit_in_bytes": "2000"}, 2000),
-        ("0::/\n", {"memory.max": "1000"}, 1000),
-        ("0::/\n", {"memory.max": "max"}, None),
-        ("0::/../../other\n", {}, None),
-        (None, {"memory.max": "1000"}, None),
-    ],
-)
-def test_memory_of_a_control_group_within_others(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    own: str | None,
-    limits: dict[str, str],
-    expected: int | None,
-) -> None:
-    if own is not None:
-        (tmp_path / "own").write_text(own)
-    for name, limit in limits.items():
-        file = tmp_path / "groups" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{limit}\n")
-    monkeypatch.setattr("hsiclust.devices._OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr("hsiclust.devices._GROUPS", tmp_path / "groups")
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert total_memory() == (machine if expected is None else expected)
 
 
 def test_each_of_several_devices_holds_its_part() -> None:
