@@ -7,6 +7,7 @@ other tiles use; and what a sum of rounded numbers gives would depend on how man
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,38 @@ def work_alone() -> None:
             library.set_num_threads(1)
 
 
+class _Keeper:
+    """What this process had before the first of the runs that are at work in its threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._torch = 0
+        self._blas: list[int] = []
+
+    def begin(self) -> None:
+        """One run more; only the first finds what no run has changed."""
+        with self._lock:
+            if not self._runs:
+                self._torch = torch.get_num_threads()
+                self._blas = [library.get_num_threads() for library in _blas()]
+            self._runs += 1
+            for library in _blas():
+                library.set_num_threads(1)
+
+    def end(self) -> None:
+        """One run less; BLAS has one thread until the last is done."""
+        with self._lock:
+            self._runs -= 1
+            torch.set_num_threads(self._torch)
+            if not self._runs:
+                for library, count in zip(_blas(), self._blas, strict=True):
+                    library.set_num_threads(count)
+
+
+_KEEPER = _Keeper()
+
+
 @contextmanager
 def threads_kept() -> Iterator[None]:
     """Give this process back, at the end, the threads that its tiles did without.
@@ -31,16 +64,11 @@ def threads_kept() -> Iterator[None]:
     BLAS is set here already: of a process's threads the one that set it first is the only one that
     may (threadpoolctl), and it is to be this one, which can set it back.
     """
-    before = [library.get_num_threads() for library in _blas()]
-    threads = torch.get_num_threads()
+    _KEEPER.begin()
     try:
-        for library in _blas():
-            library.set_num_threads(1)
         yield
     finally:
-        torch.set_num_threads(threads)
-        for library, count in zip(_blas(), before, strict=True):
-            library.set_num_threads(count)
+        _KEEPER.end()
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import torch
 from distributed import LocalCluster, SpecCluster
 from threadpoolctl import threadpool_info
 
-from hsiclust import cluster, shift
+from hsiclust import cluster, shift, threads
 from hsiclust.cluster import survey, visible_devices
 from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import ClusterError, HsiclustError, InputError, UsageError
@@ -109,6 +109,35 @@ def test_torch_and_blas_keep_their_threads() -> None:
     )
     most = min(2, len(os.sched_getaffinity(0)))  # OpenBLAS takes no more than there are processors
     assert done.stdout.split() == ["3", str(most)]
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_runs_side_by_side_keep_the_threads_of_their_process(
+    last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        count = 3
+
+        def get_num_threads(self) -> int:
+            return self.count
+
+        def set_num_threads(self, count: int) -> None:
+            self.count = count
+
+    library, before = Library(), torch.get_num_threads()
+    monkeypatch.setattr(threads, "_blas", lambda: (library,))
+    runs = [threads.threads_kept(), threads.threads_kept()]
+    try:
+        torch.set_num_threads(3)
+        for run in runs:
+            run.__enter__()
+            threads.work_alone()
+        runs[1 - last].__exit__(None, None, None)
+        assert library.count == 1  # the other is still at work
+        runs[last].__exit__(None, None, None)
+        assert (library.count, torch.get_num_threads()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_dask_is_silent_after_its_cluster_has_gone() -> None:
