@@ -103,16 +103,17 @@ def map_name(scene: str, suffix: str = ".tif") -> str:
 
 def _names(word: str, stdin: TextIO) -> list[str]:
     """Scenes that a word stands for."""
-    if word == "-":
-        return _lines(stdin.read().removeprefix("\ufeff"))
-    if not word.startswith("@"):
+    if word != "-" and not word.startswith("@"):
         return [word]
+    name = "standard input" if word == "-" else word[1:]
     try:
-        return _lines(Path(word[1:]).read_text("utf-8-sig"))  # Windows marks it
+        if word == "-":
+            return _lines(stdin.read().removeprefix("\ufeff"))
+        return _lines(Path(name).read_text("utf-8-sig"))  # Windows marks it
     except OSError as error:
-        raise InputError(f"{word[1:]}: {error.strerror}; a list of scenes is expected") from error
+        raise InputError(f"{name}: {error.strerror}; a list of scenes is expected") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{word[1:]}: is no list of scenes: it is not UTF-8 text") from error
+        raise InputError(f"{name}: is no list of scenes: it is not UTF-8 text") from error
 
 
 def _lines(text: str) -> list[str]:

@@ -55,6 +55,9 @@ def test_lists_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "scene.tif").write_bytes(b"II*\0\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         pairs([f"@{tmp_path / 'scene.tif'}"], None)
+    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9.tif\n"), "utf-8")
+    with pytest.raises(InputError, match=r"^standard input: .*not UTF-8"):
+        scene_list(["-"], None, ".tif", stdin)
 
 
 def test_two_scenes_of_one_name_are_refused() -> None:
