@@ -242,15 +242,17 @@ def _finish(proto: onnx.ModelProto, metadata: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep torch's exporter from telling of operators and trees that nobody asked about."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _proved(model: FittedModel, path: Path) -> tuple[float, int]:

@@ -1,6 +1,7 @@
 """ONNX: the file gives what the model gives, and a file from a stranger can do no harm."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -194,6 +195,15 @@ def test_the_command(path: Path, tmp_path: Path) -> None:
     again = run("out.onnx")
     assert again.returncode == 2
     assert again.stderr == "hsiclust: out.onnx: is there already; --overwrite replaces it\n"
+
+
+def test_what_the_exporter_tells_itself_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("onnxscript.optimizer._constant_folding")
+    with onnxexport._quiet():
+        logger.warning("Skipping constant folding")
+    assert not caplog.records
+    logger.warning("what the application does with it")
+    assert len(caplog.records) == 1
 
 
 def test_outputs_that_are_refused(path: Path, tmp_path: Path) -> None:
