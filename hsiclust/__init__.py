@@ -41,9 +41,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'hsiclust' has no attribute {name!r}")
-    from hsiclust import api
+if not TYPE_CHECKING:  # or every misspelt name would be one, to a type checker
 
-    return getattr(api, name)
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'hsiclust' has no attribute {name!r}")
+        from hsiclust import api
+
+        return getattr(api, name)

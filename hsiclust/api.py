@@ -93,11 +93,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hsiclust.api' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    return getattr(import_module(f"hsiclust.{module}"), attribute)
+if not TYPE_CHECKING:  # or every misspelt name would be one, to a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'hsiclust.api' has no attribute {name!r}")
+        module, attribute = _HOMES[name]
+        return getattr(import_module(f"hsiclust.{module}"), attribute)
 
 
 def predict(

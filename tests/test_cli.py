@@ -1,5 +1,6 @@
 """The real command in a process of its own: output, exit codes, what is left behind."""
 
+import ast
 import errno
 import json
 import os
@@ -158,6 +159,15 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "assert callable(hsiclust.train) and callable(hsiclust.predict)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("module", ["__init__", "api"])
+def test_a_type_checker_finds_names_that_the_package_does_not_have(module: str) -> None:
+    """It takes every name for one of a module that has this function."""
+    source = Path(console.__file__).with_name(f"{module}.py").read_text("utf-8")
+    names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    assert "__getattr__" not in names
+    assert "def __getattr__" in source
 
 
 def test_labelling_does_without_what_only_training_needs() -> None:
