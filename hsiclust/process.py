@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,6 +45,7 @@ def open_standard_streams() -> None:
     """Give a process that was started without one of the three standard streams an empty one.
 
     A file that is opened later would get its number, and the words of libraries for content.
+    What the encoding of standard output does not hold is escaped, as Python does on standard error.
     """
     for number in range(3):
         try:
@@ -53,6 +55,8 @@ def open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def end_process(code: int) -> NoReturn:

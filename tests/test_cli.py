@@ -837,6 +837,21 @@ def test_facts_for_a_reader_that_has_gone(trained: Path, words: str) -> None:
     assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
 
 
+def test_names_that_standard_output_cannot_spell(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "grün.tif").symlink_to(trained / "truth.tif")
+    done = subprocess.run(
+        [*COMMAND, "info", "grün.tif"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
+    assert "gr\\xfcn.tif" in done.stdout
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is full for sure")
 @pytest.mark.parametrize("words", ["info truth.tif", "evaluate truth.tif truth.tif", "--version"])
 def test_standard_output_that_cannot_be_written(trained: Path, words: str) -> None:
