@@ -77,18 +77,15 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         refuse_existing(tmp_path / name, overwrite=True)
     with pytest.raises(UsageError, match="is a folder"):
         refuse_existing(tmp_path, overwrite=True)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="is a device or a pipe"):
-        refuse_existing(tmp_path / "pipe", overwrite=True)
     with pytest.raises(UsageError, match="no folder"):
         refuse_existing(tmp_path / "no" / "file", overwrite=False)
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="pipe: is a pipe or a device; name a file"):
+    with pytest.raises(UsageError, match="pipe: is a device or a pipe; name a file"):
         refuse_existing(tmp_path / "pipe", overwrite=True)
-    with pytest.raises(UsageError, match="/dev/null: is a pipe or a device"):
+    with pytest.raises(UsageError, match="/dev/null: is a device or a pipe"):
         refuse_existing(Path("/dev/null"), overwrite=True)
 
 
