@@ -104,6 +104,7 @@ class Shift:
 
         Raises:
             HsiclustError: It failed for good.
+            ClusterError: The scheduler went away.
         """
         from distributed import KilledWorker
 
@@ -120,6 +121,8 @@ class Shift:
         except (TimeoutError, CancelledError, KilledWorker):  # lost with the worker that had it
             self._give_back(given)
             return
+        except OSError as error:  # the scheduler hands results on
+            raise ClusterError(_GONE) from error
         del self._given[given.index]
         given.future.release()
         yield given.index, result

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from distributed import LocalCluster, SpecCluster
+from distributed.comm import CommClosedError
 from threadpoolctl import threadpool_info
 
 from hsiclust import cluster, shift, threads
@@ -362,6 +363,30 @@ def test_a_scheduler_that_vanishes_is_said(
     assert time.monotonic() - start < 20
     with pytest.raises(UsageError, match=r"scheduler\.json: tcp://127.*no Dask scheduler answers"):
         list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=standing[0])))
+
+
+class Unheard:
+    """A client, and the future of a result that is there when the scheduler goes away."""
+
+    status = "finished"
+
+    def nthreads(self, callback_timeout: float) -> dict[str, int]:
+        return {"worker": 1}
+
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        callback(self)
+
+    def result(self, timeout: float) -> None:
+        raise CommClosedError("Stream is closed")
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_scheduler_that_vanishes_with_a_result_is_said() -> None:
+    client = Unheard()
+    with pytest.raises(ClusterError, match=r"went away.*the same command goes on"):
+        list(shift.Shift(client, lambda *_: client, [0], "tile", None).work())
 
 
 def test_workers_that_never_come_are_not_waited_for_forever(
