@@ -39,7 +39,7 @@ from hsiclust.parameters import (
 )
 from hsiclust.process import end_process, open_standard_streams, prepare_process
 from hsiclust.scorecard import scorecard
-from hsiclust.stopping import stop_on_sigterm
+from hsiclust.stopping import stop_on_signals
 
 app = typer.Typer(
     help="Class maps of hyperspectral scenes of any size, with few labels or none.",
@@ -223,7 +223,7 @@ def main() -> NoReturn:
     """Run the command line and exit as the contract says."""
     open_standard_streams()
     prepare_process()
-    stop_on_sigterm()
+    stop_on_signals()
     end_process(_exit_code())
 
 

@@ -67,6 +67,6 @@ class ClusterError(HsiclustError, ConnectionError):
 
 
 class StoppedError(HsiclustError):
-    """A run that was asked to stop (SIGTERM) and can be resumed."""
+    """A run that was asked to stop (SIGTERM, SIGHUP) and can be resumed."""
 
     exit_code = 75

@@ -74,10 +74,12 @@ def end_process(code: int) -> NoReturn:
 def dask_setup(_worker: object) -> None:
     """Called by Dask in each worker process.
 
-    Ctrl-C is for the command, which ends its workers; and it tells what matters, not they: Dask
-    silences a worker until it is closed, but its connections may end, and be told of, after that.
+    Ctrl-C, and the end of a terminal, is for the command, which ends its workers; and it tells what
+    matters, not they: Dask silences a worker until it is closed, but its connections may end, and
+    be told of, after that.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     _collect_seldom()
     _keep_freed_memory()

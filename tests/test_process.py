@@ -80,8 +80,8 @@ def test_a_process_without_standard_streams(tmp_path: Path, closed: str) -> None
 IMPORTING = """
 import os, signal, sys, time
 from hsiclust.errors import StoppedError
-from hsiclust.stopping import stop_on_sigterm
-stop_on_sigterm()
+from hsiclust.stopping import stop_on_signals
+stop_on_signals()
 sys.path.insert(0, sys.argv[1])
 try:
     import slow
