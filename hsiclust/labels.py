@@ -19,7 +19,7 @@ from numcodecs import Zstd
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from hsiclust.errors import GO_ON, HsiclustError, OutputExistsError, StorageError
+from hsiclust.errors import HsiclustError, OutputExistsError
 from hsiclust.grid import Window
 from hsiclust.location import (
     STORE_RECORD,
@@ -33,6 +33,7 @@ from hsiclust.location import (
     stamp,
     storage_errors,
     store_location,
+    writing,
 )
 from hsiclust.output import remove
 from hsiclust.palette import UNSURE
@@ -99,6 +100,7 @@ class LabelStore:
 
         Raises:
             OutputExistsError: There is a store of another run, or anything else.
+            HsiclustError: It cannot be written.
         """
         if self._is_of(run):
             return
@@ -112,7 +114,7 @@ class LabelStore:
                 f"{self.path}: is there and is no label store; remove it, or name another --store"
             )
         remove_store(self.path)
-        with storage_errors(self.path):
+        with writing(self.path, "labels"):
             self._create_whole(run)
 
     def _may_hold_labels(self) -> bool:
@@ -182,17 +184,11 @@ class LabelStore:
             HsiclustError: It cannot be written; its flag is not set.
         """
         place = divmod(tile.index, self.tiles.across)
-        try:
+        with writing(self.path, "labels"):
             self._put("labels", place, labels)
             if confidence is not None:
                 self._put("confidence", place, confidence)
             self._put("done", (tile.index,), _DONE)
-        except StorageError as error:
-            raise StorageError(f"{error}; {GO_ON}") from error
-        except OSError as error:
-            raise HsiclustError(
-                f"{self.path}: labels cannot be written: {error.strerror or error}; {GO_ON}"
-            ) from error
 
     def _put(self, name: str, place: tuple[int, ...], values: NDArray[np.uint8]) -> None:
         """Write a whole chunk as Zarr would, in the thread that asks for it.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hsiclust.errors import StorageError, UsageError
+from hsiclust.errors import GO_ON, HsiclustError, StorageError, UsageError
 from hsiclust.output import locked, remove
 from hsiclust.s3client import in_short, s3_client
 
@@ -263,6 +263,29 @@ def storage_errors(where: Location) -> Iterator[None]:
         if isinstance(error, BaseZarrError):
             raise
         raise StorageError(f"{where}: {in_short(error)}") from error
+
+
+@contextmanager
+def writing(where: Location, what: str) -> Iterator[None]:
+    """Turn failures to write into errors that name the place and say that a run can go on.
+
+    Args:
+        where: A store.
+        what: What is written into it.
+
+    Raises:
+        StorageError: S3 does not answer, or refuses.
+        HsiclustError: The disk does not take it.
+    """
+    try:
+        with storage_errors(where):
+            yield
+    except StorageError as error:
+        raise StorageError(f"{error}; {GO_ON}") from error
+    except OSError as error:
+        raise HsiclustError(
+            f"{where}: {what} cannot be written: {error.strerror or error}; {GO_ON}"
+        ) from error
 
 
 def zarr_store(where: Location) -> StoreLike:

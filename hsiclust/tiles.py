@@ -26,7 +26,7 @@ from zarr.codecs import BloscCodec
 
 from hsiclust.bands import Bands
 from hsiclust.components import Components
-from hsiclust.errors import GO_ON, HsiclustError, InputError, UsageError
+from hsiclust.errors import InputError, UsageError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.location import (
     UNREADABLE,
@@ -39,6 +39,7 @@ from hsiclust.location import (
     open_group,
     remove_store,
     storage_errors,
+    writing,
 )
 from hsiclust.records import bands_from_json, grid_from_json, grid_to_json, tiles_from_json
 from hsiclust.spectra import SpectralTransform
@@ -140,8 +141,12 @@ class TileStore:
             return False
 
     def create(self) -> None:
-        """Make the store, with no tile in it; replaces whatever is there."""
-        with storage_errors(self.path):
+        """Make the store, with no tile in it; replaces whatever is there.
+
+        Raises:
+            HsiclustError: It cannot be written.
+        """
+        with writing(self.path, "tiles"):
             self._create()
 
     def _create(self) -> None:
@@ -218,15 +223,10 @@ class TileStore:
         """
         values = components.values.clamp(-_LARGEST_HALF, _LARGEST_HALF).to(torch.float16)
         rows, cols = components.valid.shape
-        try:
-            with storage_errors(self.path):
-                self._array("components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
-                self._array("valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
-                self._array("done")[tile.index] = 1
-        except OSError as error:
-            raise HsiclustError(
-                f"{self.path}: tiles cannot be written: {error.strerror or error}; {GO_ON}"
-            ) from error
+        with writing(self.path, "tiles"):
+            self._array("components")[tile.index, :, :rows, :cols] = values.cpu().numpy()
+            self._array("valid")[tile.index, :rows, :cols] = components.valid.cpu().numpy()
+            self._array("done")[tile.index] = 1
 
     def read(self, tile: Tile) -> Components:
         """Read one tile: `(C, core + 2 halo)`, float32.

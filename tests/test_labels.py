@@ -106,6 +106,18 @@ def test_a_full_disk_leaves_no_half_of_a_chunk(
     assert store.missing() == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_full_disk_takes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LabelStore(tmp_path / "labels.zarr", ReadPlan.of(GRID, GRID.across, 1))
+
+    def full(self: LabelStore, run: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LabelStore, "_create", full)
+    with pytest.raises(HsiclustError, match=r"labels\.zarr: labels cannot be written: No space"):
+        store.open_or_create("run", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_chunk_that_is_gone_is_noticed(store: LabelStore) -> None:
     """Zarr gives zeros for it, and its flag says that it is done."""
     labels, sure = write_all(store)

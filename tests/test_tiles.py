@@ -208,12 +208,15 @@ def test_a_store_of_another_version_says_what_to_do(
 def test_a_full_disk_is_named(store: TileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     components = store.read(store.tiles[0])
 
-    def full(store: TileStore, name: str) -> None:
+    def full(_where: object, _name: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(TileStore, "_array", full)
     with pytest.raises(HsiclustError, match=r"store\.zarr: tiles cannot be written: No space left"):
         store.write(store.tiles[0], components)
+    monkeypatch.setattr("hsiclust.tiles.open_group", full)
+    with pytest.raises(HsiclustError, match=r"store\.zarr: tiles cannot be written: No space left"):
+        store.create()
 
 
 def test_one_component_is_enough(fields: tuple[Path, Path], tmp_path: Path) -> None:
