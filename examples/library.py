@@ -34,6 +34,9 @@ def main(folder: Path, scene: Path, truth: Path, steps: int | None = None) -> No
     scores = hsiclust.evaluate(label_map, truth).scores
     print(f"ACC {scores.accuracy:.3f}  NMI {scores.nmi:.3f}  ARI {scores.ari:.3f}")
 
+    options = hsiclust.ReportOptions(scene=scene, truth=truth)
+    hsiclust.report(label_map, folder / "map.png", options)
+
 
 if __name__ == "__main__":
     folder, *given = sys.argv[1:]

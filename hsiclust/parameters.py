@@ -103,7 +103,9 @@ Driver = Annotated[
 Creation = Annotated[
     list[str] | None, typer.Option("--co", help="GDAL creation option K=V; repeatable.")
 ]
-TileSize = Annotated[int | None, typer.Option("--tile-size", min=16)]
+TileSize = Annotated[
+    int | None, typer.Option("--tile-size", min=16, help="Pixels a side; by --memory if not given.")
+]
 Memory = Annotated[
     str | None,
     typer.Option(

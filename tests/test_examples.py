@@ -31,6 +31,7 @@ def test_the_library_example(tmp_path: Path) -> None:
     assert "clusters in use" in done.stdout
     assert "NMI" in done.stdout
     assert (tmp_path / "out" / "map_confidence.tif").exists()
+    assert (tmp_path / "out" / "map.png").exists()
 
 
 def test_the_pipeline_example_goes_on_past_a_bad_scene(tmp_path: Path) -> None:

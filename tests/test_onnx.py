@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import rasterio
 import torch
+from conftest import write_raster
 from onnx import TensorProto, helper
 
 from hsiclust import onnxexport
+from hsiclust.api import predict
 from hsiclust.bands import Bands
 from hsiclust.components import Components
 from hsiclust.errors import DeviceError, ModelError, OutputExistsError, UsageError
@@ -590,6 +593,27 @@ def test_auto_takes_what_runs(path: Path, capfd: pytest.CaptureFixture[str]) -> 
     bands = RawBands.of(labeller.model).apply(block, valid)
     assert labeller(Components(bands, valid)).classes.max() > 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_documented_program_gives_the_map(
+    exported: tuple[FittedModel, Path], tmp_path: Path
+) -> None:
+    """ONNX Runtime alone, a whole scene at once, as docs/onnx.md has it."""
+    page = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text("utf-8")
+    program = page.partition("```python\n")[2].partition("```")[0]
+    cube = np.random.default_rng(1).normal(1000, 50, (8, 45, 60)).astype(np.float32)
+    cube[2, 5:9, 50:] = _NODATA
+    write_raster(tmp_path / "scene.tif", cube, nodata=_NODATA)
+    (tmp_path / "model.onnx").write_bytes(exported[1].read_bytes())
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=100)
+    predict(
+        str(tmp_path / "scene.tif"), exported[1].with_suffix(".safetensors"), tmp_path / "m.tif"
+    )
+    with rasterio.open(tmp_path / "m.tif") as label_map:
+        labels = label_map.read(1)
+    assert len(np.unique(labels)) > 2
+    assert (labels[5:9, 50:] == 0).all()
+    assert (np.load(tmp_path / "classes.npy") == labels).mean() > 0.999
 
 
 @pytest.mark.gpu

@@ -67,7 +67,9 @@ def train(
     smoothing: Annotated[
         float | None, typer.Option("--smoothing", min=0, help="Of k-means: pixels; 0 for none.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Its own number when not given.")
+    ] = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Instead of --steps.")] = None,
     transform: Transform = None,
     components: Components = None,
@@ -116,7 +118,10 @@ def train(
         Path | None, typer.Option("--match-to", help="Map whose class numbers to take over.")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option("--budget", min=1, help="Most pixels to learn from.")
+        int | None,
+        typer.Option(
+            "--budget", min=1, help="Most pixels to learn from; 262144, of k-means 4194304."
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
