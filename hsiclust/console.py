@@ -164,7 +164,7 @@ class Style:
 def one_line(error: BaseException) -> str:
     """The message of an expected failure."""
     if isinstance(error, MemoryError) and not isinstance(error, HsiclustError):
-        return f"out of memory ({error}); give a smaller --memory"
+        return f"out of memory ({error}); give a smaller --memory, or train on a smaller --budget"
     if isinstance(error, OSError) and error.errno == ENAMETOOLONG and error.filename:
         name = str(error.filename)
         return f"{name[:_LONGEST_NAME]}...: a name of {len(name)} letters; no file can have it"
