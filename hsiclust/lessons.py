@@ -71,10 +71,12 @@ def lesson_tiles(
 
     Raises:
         InputError: A source, the mask or the map to match cannot be used.
+        ModelError: A scene's bands are not those of the model.
     """
     budget = options.most_pixels(model.method) // len(sources)
     context = model.method.crop_shape.context
     lessons = Lessons()
+    to_stage: list[tuple[Scene, TileStore, list[int]]] = []
     for number, source in enumerate(sources):
         scene = None if is_tile_store(source) else Scene.open(source, options.nodata)
         if scene is None:
@@ -96,10 +98,12 @@ def lesson_tiles(
             scored = _to_score(store, labelled, number, candidates, options.seed)
         if scene is not None:
             needed = {*learned.indices, *(scored.indices if scored else ())}
-            _stage_scene(scene, store, sorted(needed), options.engine)
+            to_stage.append((scene, store, sorted(needed)))
         lessons.learned.append(learned)
         if scored is not None:
             lessons.scored.append(scored)
+    for scene, store, indices in to_stage:  # now that each is known to be of use
+        _stage_scene(scene, store, indices, options.engine)
     return lessons
 
 

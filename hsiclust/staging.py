@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hsiclust.bands import Bands
+from hsiclust.bands import Bands, match_bands
 from hsiclust.components import SceneComponents
 from hsiclust.engine import EngineOptions, run_tiles
 from hsiclust.errors import InputError, UsageError
@@ -64,7 +64,11 @@ def plan_store(
     """Describe the store of a scene's tiles; nothing is written yet.
 
     Tiles of nearly equal size: a thin last row of tiles would be mostly halo.
+
+    Raises:
+        ModelError: The scene's bands are not those of the transform.
     """
+    match_bands(transform.bands, sensor, scene.bands, scene.path)
     window = scene.grid.window
     rows, cols = (even_tile_size(length, shape.side) for length in (area.rows, area.cols))
     tiles = TileGrid(window, area, rows, cols, shape.halo)

@@ -69,6 +69,16 @@ def test_a_seed_gives_one_model(
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
+def test_no_scene_is_staged_before_all_can_be_used(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train([str(fields[0])], tmp_path / "old", KMEANS)
+    few = write_raster(tmp_path / "few.tif", fields_cube()[0][:3])
+    monkeypatch.setattr("hsiclust.lessons.stage_tiles", lambda *_: pytest.fail("staged"))
+    with pytest.raises(ModelError, match=r"^\S+few\.tif: has 3 bands and the model was fitted on"):
+        train([str(fields[0]), str(few)], tmp_path / "new", replace(KMEANS, init=tmp_path / "old"))
+
+
 def test_nothing_but_the_model_is_left(fields: tuple[Path, Path], tmp_path: Path) -> None:
     before = {file.name for file in tmp_path.iterdir()}
     result = train([str(fields[0])], tmp_path / "model.safetensors", KMEANS)
