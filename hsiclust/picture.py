@@ -20,7 +20,7 @@ from hsiclust.legend import read_classes
 from hsiclust.output import refuse_existing, refuse_inputs, written_alone
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
 from hsiclust.rasters import grid_of, open_raster
-from hsiclust.remote import refuse_url
+from hsiclust.remote import refuse_no_file
 from hsiclust.scores import Scores
 from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import open_truth
@@ -92,7 +92,7 @@ def report(label_map: str | Path, output: str | Path, options: ReportOptions | N
     chosen = options or ReportOptions()
     if not output.name.lower().endswith(".png"):
         raise UsageError(f"{output}: is not named .png, and the picture is a PNG; name it so")
-    refuse_url(label_map)
+    refuse_no_file(label_map)
     refuse_existing(output, chosen.overwrite)
     refuse_inputs(output, *files_of(label_map, chosen.scene, chosen.truth))
     with open_raster(str(label_map)) as dataset:

@@ -24,7 +24,7 @@ from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.hdf5 import check_inside, split_name
 from hsiclust.location import is_virtual
-from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, refuse_stream, refuse_url
+from hsiclust.remote import explain, gdal_name, gdal_settings, is_remote, refuse_no_file
 from hsiclust.validity import Fills
 
 # Opening a file without georeference warns, and hiding a warning is not safe between threads.
@@ -45,12 +45,11 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(f"{path!a}: a file name that is not UTF-8 text; rename the file") from None
-    refuse_url(path)
+    refuse_no_file(path)
     file = split_name(path)[0]
     there = is_virtual(file) or Path(file).exists()
     if file != path and not there:  # the library behind GDAL would say so in twenty lines
         raise InputError(f"{path}: no such file")
-    refuse_stream(path, Path(file))
     check_inside(path)
     try:
         with open_quietly(path) as dataset:

@@ -58,8 +58,8 @@ def spelled(path: str | Path) -> str:
     return _FOLDED.sub(r"\1://", str(path))
 
 
-def refuse_url(path: str | Path) -> None:
-    """Check that a path is none that was made of a URL.
+def refuse_no_file(path: str | Path) -> None:
+    """Check that a path is none that was made of a URL, and nothing that to open may never end.
 
     Raises:
         InputError: It is; only scenes and stores are read where they lie.
@@ -67,14 +67,7 @@ def refuse_url(path: str | Path) -> None:
     name = spelled(path)
     if name != str(path) and not Path(path).exists():
         raise InputError(f"{name}: is read from disk alone; copy it there first")
-
-
-def refuse_stream(name: str, file: Path) -> None:
-    """Check that what is there is a file or a folder: to open anything else may never end.
-
-    Raises:
-        InputError: It is neither.
-    """
+    file = Path(split_name(name)[0])
     if file.exists() and not file.is_file() and not file.is_dir():
         raise InputError(f"{name}: is a pipe or a device; save what comes from it as a file first")
 

@@ -138,7 +138,7 @@ def _train(
     for store in staged_paths(output):
         remove(store)
     save_model(replace(model, provenance=provenance), output)
-    _clean_up(output)
+    remove(run.checkpoint)
     return Training(
         model=output,
         method=method.name,

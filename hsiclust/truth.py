@@ -25,7 +25,7 @@ from hsiclust.georef import crs_name, same_crs
 from hsiclust.grid import PixelGrid, Window
 from hsiclust.legend import category_names
 from hsiclust.rasters import grid_of, open_raster
-from hsiclust.remote import refuse_stream, refuse_url
+from hsiclust.remote import refuse_no_file
 from hsiclust.vectors import place_vectors
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,7 @@ def open_truth(
         InputError: The file cannot be used, or does not lie on the scene.
     """
     opened: Truth
-    refuse_url(path)
-    refuse_stream(str(path), Path(path))
+    refuse_no_file(path)
     if is_vector(path) or field is not None or layer is not None:
         opened = place_vectors(str(path), grid, read_features(str(path), field, layer))
     else:
@@ -138,8 +137,7 @@ def open_mask(path: str | Path, grid: PixelGrid) -> Mask:
     Raises:
         InputError: As `open_truth`.
     """
-    refuse_stream(str(path), Path(path))
-    refuse_url(path)
+    refuse_no_file(path)
     if not is_vector(path):
         return Mask(_noted(RasterTruth.open(str(path), grid, inside=True)))
     features = read_features(str(path), None, None, inside=True)
