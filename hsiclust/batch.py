@@ -31,6 +31,7 @@ from hsiclust.shards import LabelledShard, Shard, label_shard, merge
 from hsiclust.sources import open_source
 
 Done = Prediction | LabelledShard
+Work = Callable[[str, PredictPlan], Done | PredictPlan]
 Part = Shard | Literal["merge"] | None
 Watch = Callable[[str], AbstractContextManager[Progress]]
 
@@ -42,13 +43,13 @@ class Outcome:
     Attributes:
         scene: The scene.
         output: Its map.
-        done: What was done; None where its map was finished before, or where it failed.
+        done: What was done, or would be; None where its map was finished before, or it failed.
         error: Why it failed.
     """
 
     scene: str
     output: Path
-    done: Done | None = None
+    done: Done | PredictPlan | None = None
     error: Exception | None = None
 
     @property
@@ -56,6 +57,8 @@ class Outcome:
         """In a word."""
         if self.error is not None:
             return "failed"
+        if isinstance(self.done, PredictPlan):
+            return "planned"
         return "finished before" if self.done is None else "done"
 
 
@@ -95,26 +98,46 @@ def predict_scenes(
     options = placed(options)
     with ExitStack() as stack:
         engine: Engine | None = None
-        for scene, output in scenes:
+
+        def label(scene: str, plan: PredictPlan) -> Done:
+            nonlocal engine
+            if engine is None and part != "merge":
+                engine = stack.enter_context(opened(options.engine))
+            with watch(scene) as progress:
+                return predict_scene(plan, options, part, progress, engine)
+
+        yield from _outcomes(scenes, model, options, label)
+
+
+def plan_scenes(
+    scenes: Sequence[tuple[str, Path]], model: str | Path, options: PredictOptions
+) -> Iterator[Outcome]:
+    """What `predict_scenes` would do with each, and nothing done; arguments and errors as there."""
+    refuse_scenes(scenes, options)
+    open_model(Path(model))
+    yield from _outcomes(scenes, Path(model), options, lambda _, plan: plan)
+
+
+def _outcomes(
+    scenes: Sequence[tuple[str, Path]], model: Path, options: PredictOptions, work: Work
+) -> Iterator[Outcome]:
+    """What became of each scene by `work`; one failure stops no other."""
+    for scene, output in scenes:
+        try:
             try:
-                try:
-                    plan = plan_prediction(scene, model, output, options)
-                    if engine is None and part != "merge":
-                        engine = stack.enter_context(opened(options.engine))
-                    with watch(scene) as progress:
-                        done = predict_scene(plan, options, part, progress, engine)
-                except OutputBusyError:
-                    raise
-                except OutputExistsError:
-                    if not _is_finished(scene, output, model, options):
-                        raise
-                    yield Outcome(scene, output)
-                    continue
-                yield Outcome(scene, output, done)
-            except (StoppedError, ClusterError):
+                done = work(scene, plan_prediction(scene, model, output, options))
+            except OutputBusyError:
                 raise
-            except (HsiclustError, OSError, MemoryError) as error:
-                yield Outcome(scene, output, error=error)
+            except OutputExistsError:
+                if not _is_finished(scene, output, model, options):
+                    raise
+                yield Outcome(scene, output)
+                continue
+            yield Outcome(scene, output, done)
+        except (StoppedError, ClusterError):
+            raise
+        except (HsiclustError, OSError, MemoryError) as error:
+            yield Outcome(scene, output, error=error)
 
 
 def refuse_scenes(scenes: Sequence[tuple[str, Path]], options: PredictOptions) -> None:

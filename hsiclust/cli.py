@@ -36,6 +36,8 @@ from hsiclust.parameters import (
     Workers,
     bounds_of,
     engine_of,
+    file_argument,
+    file_option,
 )
 from hsiclust.process import end_process, open_standard_streams, prepare_process
 from hsiclust.scorecard import scorecard
@@ -71,11 +73,11 @@ app.command()(merge)
 @app.command()
 def tile(
     scene: Annotated[str, typer.Argument(help="Scene to tile.")],
-    store: Annotated[Path, typer.Argument(help="Zarr store to write.")],
+    store: Annotated[Path, file_argument(help="Zarr store to write.")],
     tile_size: Annotated[int, typer.Option("--tile-size", min=16)] = 128,
     halo: Annotated[int, typer.Option("--halo", min=0, help="Pixels around each tile.")] = 16,
     model: Annotated[
-        Path | None, typer.Option("-m", "--model", help="Take the transform of this model.")
+        Path | None, file_option("-m", "--model", help="Take the transform of this model.")
     ] = None,
     transform: Transform = None,
     components: Components = None,
@@ -118,8 +120,8 @@ def tile(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Model file.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="ONNX file to write.")],
+    model: Annotated[Path, file_argument(help="Model file.")],
+    output: Annotated[Path, file_argument(metavar="OUT.onnx", help="ONNX file to write.")],
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -140,14 +142,14 @@ def export(
 
 @app.command()
 def evaluate(
-    label_map: Annotated[Path, typer.Argument(metavar="MAP", help="Label map.")],
-    truth: Annotated[Path, typer.Argument(help="Truth: a raster or vectors.")],
+    label_map: Annotated[Path, file_argument(metavar="MAP", help="Label map.")],
+    truth: Annotated[Path, file_argument(help="Truth: a raster or vectors.")],
     field: Field = None,
     layer: Layer = None,
     match: Match = None,
     confidence: Annotated[
         Path | None,
-        typer.Option("--confidence", help="The map's confidence, to see whether it is honest."),
+        file_option("--confidence", help="The map's confidence, to see whether it is honest."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -177,10 +179,10 @@ def info(
 
 @app.command()
 def report(
-    label_map: Annotated[Path, typer.Argument(metavar="MAP", help="Label map.")],
+    label_map: Annotated[Path, file_argument(metavar="MAP", help="Label map.")],
     output: Output = None,
-    scene: Annotated[Path | None, typer.Option("--scene", help="Scene, for its colours.")] = None,
-    truth: Annotated[Path | None, typer.Option("--truth", help="Raster or vectors.")] = None,
+    scene: Annotated[Path | None, file_option("--scene", help="Scene, for its colours.")] = None,
+    truth: Annotated[Path | None, file_option("--truth", help="Raster or vectors.")] = None,
     field: Field = None,
     layer: Layer = None,
     match: Match = None,
@@ -203,7 +205,7 @@ def report(
 @app.command()
 def demo(
     folder: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for models, maps and the picture.")
+        Path, file_option("-o", "--output", help="Folder for models, maps and the picture.")
     ] = Path("hsiclust-demo"),
     seed: Seed = 0,
     overwrite: Overwrite = False,

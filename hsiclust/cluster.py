@@ -249,6 +249,8 @@ def _address(options: EngineOptions) -> tuple[str, str]:
     if options.scheduler_file is None:
         return str(options.scheduler), str(options.scheduler)
     path = Path(options.scheduler_file)
+    if path.exists() and not path.is_file():  # to open a pipe waits for who writes to it
+        raise UsageError(f"{path}: is no file; the scheduler writes one when it starts")
     try:
         with path.open("rb") as file:
             address = json.loads(file.read(_LARGEST_SCHEDULER_FILE))["address"]

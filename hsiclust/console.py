@@ -19,6 +19,8 @@ from hsiclust.errors import HsiclustError, InputError
 
 if TYPE_CHECKING:
     from hsiclust.batch import Done, Outcome
+    from hsiclust.prediction_plan import PredictPlan
+    from hsiclust.shards import Shard
 
 Show = Callable[[int, int, str], None]
 _LOG_EVERY = 10.0  # seconds between progress lines in a log
@@ -138,13 +140,28 @@ class Style:
             say(done.summary)
         print_result(self.as_json, facts.get("map") or facts["store"], {**more, **facts})
 
-    def show_outcomes(self, outcomes: Iterable[Outcome], count: int) -> bool:
-        """What becomes of many scenes, as it does; whether all went well."""
+    def show_plan(self, plan: PredictPlan, part: Shard | None, **more: str) -> None:
+        """What would be done to one scene, or to a part of it."""
+        facts = plan.facts()
+        if part is not None:
+            facts |= part.facts(facts)
+        print_facts(self.as_json, {**more, **facts})
+
+    def show_outcomes(
+        self, outcomes: Iterable[Outcome], count: int, show: Callable[..., None]
+    ) -> bool:
+        """What becomes of many scenes, as it does; whether all went well.
+
+        Args:
+            outcomes: Of each scene.
+            count: How many there are.
+            show: Shows what was done to one; takes scene and status by these names as well.
+        """
         failed = []
         for outcome in outcomes:
             of = {"scene": outcome.scene, "status": outcome.status}
             if outcome.done is not None:
-                self.show_result(outcome.done, **of)
+                show(outcome.done, **of)
             elif outcome.error is None:
                 if not self.quiet:
                     say(f"{outcome.output}: finished before")

@@ -173,6 +173,7 @@ def load_model(path: Path) -> FittedModel:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such model file; `hsiclust train` makes one")
+    refuse_unreadable(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
@@ -203,6 +204,18 @@ def load_model(path: Path) -> FittedModel:
         metadata.classes.classes(path),
         metadata.provenance,
     )
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Check that the system lets a model be read: safetensors says that such a file is not there.
+
+    Raises:
+        ModelError: It does not.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def is_model_file(path: str | Path) -> bool:

@@ -32,6 +32,7 @@ from hsiclust.modelfile import (
     SensorFacts,
     Strict,
     checked_metadata,
+    refuse_unreadable,
 )
 from hsiclust.models.scalespace import LARGEST_DEVIATION, radius
 from hsiclust.palette import Classes
@@ -265,6 +266,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
         from google.protobuf.message import DecodeError
     if not path.is_file():
         raise ModelError(f"{path}: no such ONNX file; `hsiclust export` makes one")
+    refuse_unreadable(path)
     size = path.stat().st_size
     if size > LARGEST_FILE:
         raise ModelError(f"{path}: {size} bytes; an ONNX file holds {LARGEST_FILE} at most")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,11 @@ class DriverName(StrEnum):
     ENVI = "ENVI"
 
 
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="File to write.")]
+# Of files. Whether one can be read is said by what reads it, with the exit code that fits.
+file_option = partial(typer.Option, readable=False)
+file_argument = partial(typer.Argument, readable=False)
+
+Output = Annotated[Path | None, file_option("-o", "--output", help="File to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
@@ -78,13 +83,13 @@ Scheduler = Annotated[
 ]
 SchedulerFile = Annotated[
     Path | None,
-    typer.Option("--scheduler-file", help="File in which a standing scheduler wrote its address."),
+    file_option("--scheduler-file", help="File in which a standing scheduler wrote its address."),
 ]
 Scenes = Annotated[
     list[str],
     typer.Argument(help="Scenes or tile stores; @FILE lists some, - lists them on standard input."),
 ]
-Model = Annotated[Path, typer.Option("-m", "--model", help="Model file.")]
+Model = Annotated[Path, file_option("-m", "--model", help="Model file.")]
 Maps = Annotated[
     str | None,
     typer.Option(

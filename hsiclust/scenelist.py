@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -28,29 +28,25 @@ class SceneList:
     many: bool
 
     @contextmanager
-    def folder_meanwhile(self) -> Iterator[None]:
-        """The folder of the maps, for a while where it is not there: plans look at it."""
-        there = self.folder is None or self.folder.is_dir()
-        self.make_folder()
-        try:
-            yield
-        finally:
-            if self.folder is not None and not there:
-                self.folder.rmdir()
-
-    def make_folder(self) -> None:
-        """Make the folder of the maps, if it is not there.
+    def folder_in_use(self) -> Iterator[None]:
+        """The folder of the maps, made where it is not there, and gone again if it stays empty.
 
         Raises:
             UsageError: The folder above it is not there or takes nothing, or a file has its name.
         """
         if self.folder is None or self.folder.is_dir():
+            yield
             return
         above = self.folder.absolute().parent
         writable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
         if os.path.lexists(self.folder) or not writable:
             raise UsageError(f"{self.folder}: no folder can be made there; name another --output")
         self.folder.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self.folder.rmdir()
 
 
 def scene_names(words: Sequence[str], stdin: TextIO) -> list[str]:

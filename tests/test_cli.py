@@ -266,6 +266,38 @@ def test_dry_run_does_nothing(run: Run, trained: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_many_scenes_goes_on_after_a_bad_one(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        write_raster(tmp_path / f"{name}.tif", fields_cube(30, 30)[0])
+    common = ["-m", trained / "model.safetensors", "-o", "maps/", "--json"]
+    run("predict", "a.tif", *common)
+    (tmp_path / "b.tif").write_bytes(b"nothing")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
+    done = run("predict", "a.tif", "b.tif", "c.tif", *common, "--dry-run", code=1)
+    plans = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [(plan["scene"], plan["status"]) for plan in plans]
+    assert found == [("a.tif", "finished before"), ("b.tif", "failed"), ("c.tif", "planned")]
+    assert plans[2]["tiles"] == 1
+    assert done.stderr.splitlines()[-2] == "1 of 3 scenes failed:"
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
+    assert after == before
+    plan = json.loads(run("predict", "c.tif", "-", *common, "--dry-run", "--shard", "1/1").stdout)
+    assert plan["shard"] == "1/1"
+
+
+@pytest.mark.parametrize("words", [["a.tif"], ["a.tif", "b.tif"]])
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    run: Run, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    for name in words:
+        write_raster(tmp_path / name, fields_cube(30, 30)[0])
+    assert "model.safetensors" in one_line(run("predict", *words, "-o", "maps/", "-q", code=4))
+    assert not (tmp_path / "maps").exists()
+
+
 def test_info_of_everything(run: Run, trained: Path, tmp_path: Path) -> None:
     run("tile", trained / "scene.tif", "s.zarr", "-q")
     run("predict", trained / "scene.tif", "-m", trained / "model.safetensors", "-q")
@@ -640,6 +672,14 @@ def run_changed(
         timeout=100,
         check=False,
     )
+
+
+def test_files_that_nobody_may_read_are_no_wrong_usage(trained: Path, tmp_path: Path) -> None:
+    """What the system says of a file, and not whether it looks readable, is what is told."""
+    blind = "import os\nos.access = lambda *_, **__: False\n"
+    words = ["evaluate", trained / "truth.tif", trained / "truth.tif", "--json"]
+    done = run_changed(blind, words, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 STOPS = [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]

@@ -214,6 +214,12 @@ def test_options_that_contradict() -> None:
         EngineOptions(scheduler="tcp://x:1", scheduler_file=Path("s.json"))
 
 
+def test_a_scheduler_file_that_is_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.json")
+    with pytest.raises(UsageError, match=r"s\.json: is no file"):
+        list(run_tiles(square, Job(""), [1], EngineOptions(scheduler_file=tmp_path / "s.json")))
+
+
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_ANSWER_WITHIN", 1.0)
     with pytest.raises(UsageError, match=r"127\.0\.0\.1:9"):

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +119,15 @@ def test_kmeans_keeps_its_counts(model: FittedModel, tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.safetensors: no such model file"):
         load_model(tmp_path / "none.safetensors")
+
+
+def test_a_model_that_nobody_may_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ModelError, match=r"safetensors: cannot be read: Permission denied"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -5])

@@ -1,7 +1,9 @@
 """ONNX: the file gives what the model gives, and a file from a stranger can do no harm."""
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -264,6 +266,15 @@ def test_without_the_extra_its_name_is_said(
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.onnx: no such ONNX file"):
         load_onnx(tmp_path / "none.onnx")
+
+
+def test_a_graph_that_nobody_may_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ModelError, match=r"onnx: cannot be read: Permission denied"):
+        load_onnx(path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 1000, -1, -100])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hsiclust.errors import InputError, UsageError
-from hsiclust.scenelist import scene_list, scene_names
+from hsiclust.scenelist import SceneList, scene_list, scene_names
 
 
 def pairs(words: list[str], output: str | None, stdin: str = "") -> list[tuple[str, str]]:
@@ -65,17 +65,33 @@ def test_two_scenes_of_one_name_are_refused() -> None:
         pairs(["x/a.tif", "y/a.img"], "m")
 
 
+def make_folder(found: SceneList, file: str | None = None) -> None:
+    """Use a folder, for a file perhaps."""
+    assert found.folder is not None
+    with found.folder_in_use():
+        assert found.folder.is_dir()
+        if file is not None:
+            (found.folder / file).touch()
+
+
 def test_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "maps"
-    scene_list(["a"], f"{output}/", ".tif", io.StringIO()).make_folder()
+    found = scene_list(["a"], f"{output}/", ".tif", io.StringIO())
+    make_folder(found)
+    assert not output.exists()
+    output.mkdir()
+    make_folder(found)
     assert output.is_dir()
+    output.rmdir()
+    make_folder(found, "a_labels.tif")
+    assert (output / "a_labels.tif").exists()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     for wrong in ("file/", "link/", "no/such/"):
         found = scene_list(["a"], f"{tmp_path}/{wrong}", ".tif", io.StringIO())
         with pytest.raises(UsageError, match="no folder can be made"):
-            found.make_folder()
+            make_folder(found)
     monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
     found = scene_list(["a"], f"{tmp_path}/more/", ".tif", io.StringIO())
     with pytest.raises(UsageError, match="no folder can be made"):
-        found.make_folder()
+        make_folder(found)

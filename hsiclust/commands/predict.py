@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +47,7 @@ from hsiclust.parameters import (
 from hsiclust.scenelist import SceneList, scene_list
 
 if TYPE_CHECKING:
-    from hsiclust.api import Part, PredictOptions, Shard
+    from hsiclust.api import Outcome, Part, PredictOptions, Shard
 
 
 def predict(
@@ -95,23 +97,26 @@ def predict(
     part = None if shard is None else Shard.parse(shard)
     found = scene_list(scenes, output, suffix_of(driver), sys.stdin)
     if dry_run:
-        _show_plans(found, model, options, part, as_json)
+        _show_plans(found, model, options, part, console.Style(as_json, quiet))
     else:
         _predict(found, model, options, part, console.Style(as_json, quiet))
 
 
 def _show_plans(
-    found: SceneList, model: Path, options: PredictOptions, part: Shard | None, as_json: bool
+    found: SceneList, model: Path, options: PredictOptions, part: Shard | None, style: console.Style
 ) -> None:
     """Show what would be done, and do nothing."""
     from hsiclust.api import plan_prediction
-    from hsiclust.batch import refuse_scenes
+    from hsiclust.batch import plan_scenes, refuse_scenes
 
-    refuse_scenes(found.pairs, options)
-    with found.folder_meanwhile():
-        for scene, path in found.pairs:
-            facts = plan_prediction(scene, model, path, options).facts()
-            console.print_facts(as_json, facts if part is None else facts | part.facts(facts))
+    with found.folder_in_use():
+        if found.many:
+            plans = plan_scenes(found.pairs, model, options)
+            _show_all(found, plans, style, partial(style.show_plan, part=part))
+            return
+        refuse_scenes(found.pairs, options)
+        ((scene, path),) = found.pairs
+        style.show_plan(plan_prediction(scene, model, path, options), part)
 
 
 def merge(
@@ -158,14 +163,21 @@ def _predict(
 
     if options.store is not None and len(found.pairs) > 1:
         raise UsageError(f"--store {options.store} holds the labels of one scene, not of several")
-    found.make_folder()
-    if found.many:
-        outcomes = predict_scenes(found.pairs, model, options, style.watch, part)
-        if not style.show_outcomes(outcomes, len(found.pairs)):
-            raise typer.Exit(1)
-        return
-    ((scene, path),) = found.pairs
-    plan = plan_prediction(scene, model, path, options)
-    with style.watch("") as progress:
-        result = predict_scene(plan, options, part, progress)
-    style.show_result(result)
+    with found.folder_in_use():
+        if found.many:
+            outcomes = predict_scenes(found.pairs, model, options, style.watch, part)
+            _show_all(found, outcomes, style, style.show_result)
+            return
+        ((scene, path),) = found.pairs
+        plan = plan_prediction(scene, model, path, options)
+        with style.watch("") as progress:
+            result = predict_scene(plan, options, part, progress)
+        style.show_result(result)
+
+
+def _show_all(
+    found: SceneList, outcomes: Iterable[Outcome], style: console.Style, show: Callable[..., None]
+) -> None:
+    """Show what becomes of each scene; ends the command with 1 where one failed."""
+    if not style.show_outcomes(outcomes, len(found.pairs), show):
+        raise typer.Exit(1)

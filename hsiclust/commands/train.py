@@ -33,6 +33,7 @@ from hsiclust.parameters import (
     Workers,
     bounds_of,
     engine_of,
+    file_option,
     value_of,
 )
 from hsiclust.scenelist import scene_names
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 def train(
     scenes: Scenes,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")] = Path(
+    output: Annotated[Path, file_option("-o", "--output", help="Model file to write.")] = Path(
         "model.safetensors"
     ),
     method: Annotated[
@@ -75,7 +76,7 @@ def train(
     components: Components = None,
     bidx: BandsText = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Labelled pixels: a raster or vectors.")
+        Path | None, file_option("--labels", help="Labelled pixels: a raster or vectors.")
     ] = None,
     field: Field = None,
     layer: Layer = None,
@@ -109,13 +110,13 @@ def train(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option("--mask", help="Raster or vectors: learn only where > 0 or inside."),
+        file_option("--mask", help="Raster or vectors: learn only where > 0 or inside."),
     ] = None,
     bounds: BoundsText = None,
     nodata: Nodata = None,
-    init: Annotated[Path | None, typer.Option("--init", help="Model to go on from.")] = None,
+    init: Annotated[Path | None, file_option("--init", help="Model to go on from.")] = None,
     match_to: Annotated[
-        Path | None, typer.Option("--match-to", help="Map whose class numbers to take over.")
+        Path | None, file_option("--match-to", help="Map whose class numbers to take over.")
     ] = None,
     budget: Annotated[
         int | None,
