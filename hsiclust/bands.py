@@ -298,7 +298,9 @@ def parse_bands(text: str, count: int) -> tuple[int, ...]:
             stop = int(last) if dots else start
         except ValueError:
             raise UsageError(f"bands {text!r}: {part!r} is neither a number nor a range") from None
-        if not 1 <= start <= stop <= count:
+        if start > stop:
+            raise UsageError(f"bands {text!r}: {part!r} is empty; the lower number comes first")
+        if not (start >= 1 and stop <= count):
             raise UsageError(f"bands {text!r}: {part!r} is not within 1..{count}")
         chosen.extend(range(start - 1, stop))
     if len(set(chosen)) != len(chosen):

@@ -25,7 +25,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # what GDAL's copy raises; rasterio names it nowhere else
-from rasterio.errors import RasterioError
+from rasterio.errors import DriverRegistrationError, RasterioError
 
 from hsiclust.errors import HsiclustError, OutputBusyError, UsageError
 from hsiclust.georef import check_grid, make_exact
@@ -42,8 +42,9 @@ _GDAL_CACHE_BYTES = 64 * 2**20
 _TAKEN_PIXELS = 2**23
 # A creation option that a map of one pixel cannot have, although a larger one can.
 _OF_SIZE = "OVERVIEW_COUNT"
-# What GDAL's copy raises; a `SystemError` where it fails and does not say why.
-_COPY_ERRORS = (CPLE_BaseError, SystemError)
+# What GDAL's copy raises; a `SystemError` where it fails and does not say why. A build of GDAL may
+# lack a driver, and `GDAL_SKIP` takes one away.
+_COPY_ERRORS = (CPLE_BaseError, DriverRegistrationError, SystemError)
 # How we make overviews where GDAL is told to resample.
 _MERGING: dict[str, Merging] = {
     "MODE": most_frequent,

@@ -142,6 +142,11 @@ def test_parse_bands_ranges() -> None:
     assert parse_bands("1,3..5", 9) == (0, 2, 3, 4)
 
 
+def test_parse_bands_says_that_a_range_counts_down() -> None:
+    with pytest.raises(UsageError, match=r"'5\.\.3' is empty; the lower number comes first"):
+        parse_bands("1,5..3", 9)
+
+
 @pytest.mark.parametrize("text", ["0", "10", "a", "3..2", "1,1", "1..", ""])
 def test_parse_bands_refuses(text: str) -> None:
     with pytest.raises(UsageError, match="bands"):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.errors import DriverRegistrationError
 from rio_cogeo.cogeo import cog_validate
 
 from hsiclust import labelmap
@@ -385,6 +386,15 @@ def test_a_rehearsal_finds_what_gdal_cannot_do(tmp_path, driver, creation, messa
     with pytest.raises(UsageError, match=message) as raised:
         rehearse_map(GRID, output, CLASSES, MapFormat(driver, creation=creation), confidence=True)
     assert "/" not in str(raised.value).replace(str(output), "").replace("map/map.tif", "")
+
+
+def test_a_rehearsal_finds_that_gdal_has_no_such_driver(tmp_path, monkeypatch):
+    def copy(*_: object, driver: str, **__: object) -> None:
+        raise DriverRegistrationError(f"Unrecognized driver: {driver}")
+
+    monkeypatch.setattr("rasterio.shutil.copy", copy)
+    with pytest.raises(HsiclustError, match=r"map\.tif: cannot be written: .*driver: COG"):
+        rehearse_map(GRID, tmp_path / "map.tif", CLASSES, MapFormat())
 
 
 def test_a_rehearsal_lets_through_what_a_larger_map_can_have(tmp_path):
