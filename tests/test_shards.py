@@ -10,10 +10,18 @@ import pytest
 from conftest import Killed, fields_cube, killed_after, write_raster
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from hsiclust.api import predict
+from hsiclust.cli import app
 from hsiclust.engine import EngineOptions
-from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, UsageError
+from hsiclust.errors import (
+    HsiclustError,
+    MemoryPlanError,
+    OutputBusyError,
+    OutputExistsError,
+    UsageError,
+)
 from hsiclust.labels import LabelStore
 from hsiclust.output import locked
 from hsiclust.prediction import new_store
@@ -75,6 +83,20 @@ def test_shards_and_their_merge_give_the_map_of_one_run(folder: Path, tmp_path: 
     assert result.tiles == 20
     assert output.read_bytes() == (folder / "whole.tif").read_bytes()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_merge_needs_no_memory_for_strips(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, output = folder / "scene.tif", tmp_path / "map.tif"
+    label_shard(planned(folder, output), HERE, Shard(1, 1))
+    monkeypatch.setattr("hsiclust.plan.total_memory", lambda: 600 * 2**20)  # half of a job's
+    with pytest.raises(MemoryPlanError, match="300 MiB are too little"):
+        planned(folder, output)
+    words = ["merge", str(scene), "-m", str(folder / "model.safetensors"), "-o", str(output)]
+    done = CliRunner().invoke(app, [*words, "-q"])
+    assert (done.exit_code, done.stdout) == (0, f"{output}\n")
+    assert output.read_bytes() == (folder / "whole.tif").read_bytes()
 
 
 def test_a_killed_shard_goes_on(folder: Path, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def merge(
         device="cpu",
         bounds=bounds_of(bounds),
         nodata=nodata,
+        memory=sys.maxsize,  # what the strips took in the shards' jobs is nothing to this one
         precision=value_of(precision),
         store=store,
         confidence=confidence,
