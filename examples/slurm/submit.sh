@@ -8,4 +8,6 @@ shards=$1
 shift
 here=$(dirname "$0")
 array=$(sbatch --parsable --array="1-$shards" "$here/shard.sbatch" "$@")
-sbatch --dependency="afterok:${array%%;*}" "$here/merge.sbatch" "$@"
+# After a shard that failed as well: the merge then says which are missing, where `afterok` would wait
+# in the queue for ever.
+sbatch --dependency="afterany:${array%%;*}" "$here/merge.sbatch" "$@"
