@@ -208,3 +208,21 @@ def test_the_cluster_of_jobs_on_this_machine(scene: Path, tmp_path: Path) -> Non
     )
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
     assert not (tmp_path / "scheduler.json").exists()
+
+
+def test_a_cluster_that_is_stopped_lets_its_command_end_well(tmp_path: Path) -> None:
+    script = [sys.executable, SLURM / "cluster.py", "scheduler.json", "--local", "--jobs", "1"]
+    program(tmp_path, "command", "trap 'kill $!; exit 75' TERM; sleep 100 & echo started; wait")
+    cluster = subprocess.Popen(
+        [*script, "--cores", "1", "--memory", "2GiB", "--", tmp_path / "bin" / "command"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert cluster.stdout is not None
+    assert "started\n" in iter(cluster.stdout.readline, "")
+    assert (tmp_path / "scheduler.json").exists()
+    cluster.terminate()
+    assert cluster.wait(timeout=60) == 75
+    cluster.stdout.close()
+    assert not (tmp_path / "scheduler.json").exists()

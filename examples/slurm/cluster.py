@@ -4,14 +4,16 @@
         hsiclust predict scene.tif --scheduler-file scheduler.json
 
 The command starts when the first job runs, and its exit code is that of this script. Without a
-command the cluster stands until it is stopped. Workers need the same environment, and see the
-scene, the model and the output's folder under the same names.
+command the cluster stands until it is stopped. SIGTERM stops the command, then the jobs. Workers
+need the same environment, and see the scene, the model and the output's folder under the same
+names.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -60,11 +62,22 @@ def cluster_of(arguments: argparse.Namespace) -> Any:
     )
 
 
+def exit_code_of(command: list[str]) -> int:
+    """Run a command to its end; SIGTERM is passed on, and its end is waited for."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except SystemExit:  # SIGTERM
+            process.terminate()
+            return process.wait()
+
+
 def main() -> int:
     """Start the cluster, run the command, stop the cluster."""
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     arguments, command = parse_arguments(words[:end]), words[end + 1 :]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with cluster_of(arguments) as cluster, Client(cluster) as client:
         cluster.scale(jobs=arguments.jobs)
         client.wait_for_workers(1, timeout=SECONDS_IN_THE_QUEUE)
@@ -73,7 +86,7 @@ def main() -> int:
         partial.replace(arguments.file)
         try:
             if command:
-                return subprocess.run(command, check=False).returncode
+                return exit_code_of(command)
             threading.Event().wait()
             return 0
         finally:
