@@ -62,8 +62,10 @@ def open_standard_streams() -> None:
 def end_process(code: int) -> NoReturn:
     """End with this exit status; at once where a tile is still being worked on.
 
-    Python would wait for it, and it may take minutes.
+    Python would wait for it, and it may take minutes. Who asks to stop once more is not heard.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if still_at_work():
         sys.stdout.flush()
         sys.stderr.flush()

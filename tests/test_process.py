@@ -1,5 +1,6 @@
 """Settings of the whole process, seen from a process that makes them."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_a_process_ends_although_a_tile_is_at_work() -> None:
         command = [sys.executable, "-c", ENDING, seconds]
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (found.returncode, found.stdout) == (75, said), found.stderr
+
+
+STOPPED_AT_ITS_END = """
+import atexit, signal, sys
+from hsiclust.process import end_process
+from hsiclust.stopping import stop_on_signals
+stop_on_signals()
+atexit.register(signal.raise_signal, int(sys.argv[1]))
+end_process(75)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_ends_is_not_stopped_once_more(number: int) -> None:
+    command = [sys.executable, "-c", STOPPED_AT_ITS_END, str(int(number))]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, found.stderr) == (75, "")
 
 
 STREAMS = """
