@@ -20,6 +20,12 @@ def stop_on_signals() -> None:
     _handle_by(_stop)
 
 
+def heed_no_more() -> None:
+    """From now on a signal is too late: what is left takes a moment, and the run ends as done."""
+    _handle_by(_too_late)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # nor is one heeded that waits for an import
+
+
 def _handle_by(handler: _Handler) -> None:
     signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
@@ -35,6 +41,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
         f"stopped by {signal.Signals(number).name}; train, predict and tile go on where they were "
         "when started again"
     )
+
+
+def _too_late(_number: int, _frame: FrameType | None) -> None:
+    """Nothing is done."""
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -58,6 +58,7 @@ def train(
     output: str | Path,
     options: TrainOptions,
     progress: Callable[[Step], None] | None = None,
+    finishing: Callable[[], None] | None = None,
 ) -> Training:
     """Fit a model to scenes and write its file.
 
@@ -66,6 +67,8 @@ def train(
         output: The model file.
         options: How.
         progress: Called after each step.
+        finishing: Called once, before the model gets its name: who is stopped later is done, and
+            would be refused if started again.
 
     Raises:
         InputError: A scene, store or mask cannot be used.
@@ -89,7 +92,7 @@ def train(
         _refuse_existing(output, split, options.overwrite)  # another may have ended just now
         earlier = any(path.exists() for path in _kept(output))
         try:
-            return _train(sources, output, options, progress)
+            return _train(sources, output, options, progress, finishing)
         except (InputError, ModelError, UsageError):
             if not earlier:  # it would fail again
                 _clean_up(output)
@@ -101,6 +104,7 @@ def _train(
     output: Path,
     options: TrainOptions,
     progress: Callable[[Step], None] | None,
+    finishing: Callable[[], None] | None,
 ) -> Training:
     start = perf_counter()
     watch = Stopwatch()
@@ -137,6 +141,8 @@ def _train(
     # Before there is a model: whoever is stopped meanwhile starts again, and is not refused.
     for store in staged_paths(output):
         remove(store)
+    if finishing is not None:
+        finishing()
     save_model(replace(model, provenance=provenance), output)
     remove(run.checkpoint)
     return Training(

@@ -828,6 +828,26 @@ def test_a_training_heeds_sigterm_behind_its_last_step(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m"]
 
 
+def test_a_training_whose_model_has_its_name_is_done(
+    run: Run, trained: Path, tmp_path: Path
+) -> None:
+    words = ["train", trained / "scene.tif", "--method", "kmeans", "--steps", "3", "-o", "m"]
+    asked = (
+        "import os, signal\n"
+        "from hsiclust import training\n"
+        "remove = training.remove\n"
+        "def removed(path):\n"
+        "    if path.name == '.m.checkpoint':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    remove(path)\n"
+        "training.remove = removed\n"
+    )
+    done = run_changed(asked, words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "m\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m"]
+
+
 def test_a_full_disk_is_1_and_one_line(run: Run, trained: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
     limited = (

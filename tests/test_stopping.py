@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hsiclust.errors import StoppedError
-from hsiclust.stopping import StopBetweenSteps, stop_on_signals
+from hsiclust.stopping import StopBetweenSteps, heed_no_more, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,13 @@ def test_sigterm_waits_for_nothing_behind_the_last_step() -> None:
     stop.check(last=True)
     with pytest.raises(StoppedError):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_nearly_done_is_not_stopped(number: signal.Signals) -> None:
+    stop_on_signals()
+    heed_no_more()
+    os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

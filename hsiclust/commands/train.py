@@ -37,7 +37,7 @@ from hsiclust.parameters import (
     value_of,
 )
 from hsiclust.scenelist import scene_names
-from hsiclust.stopping import StopBetweenSteps
+from hsiclust.stopping import StopBetweenSteps, heed_no_more
 
 if TYPE_CHECKING:
     from hsiclust.api import Step, Training
@@ -179,7 +179,7 @@ def train(
             # Between two steps, where a checkpoint can be written; after the last there is one.
             stop.check(last=step.step == step.steps)
 
-        result = run(sources, output, options, watch)
+        result = run(sources, output, options, watch, heed_no_more)
     if result.collapsed:
         console.say(
             f"WARNING: the clustering collapsed: {result.in_use} of {result.classes} clusters are "
