@@ -18,7 +18,7 @@ from hsiclust.modelfile import FittedModel
 from hsiclust.recipe import area_of, mask_of
 from hsiclust.scene import Scene
 from hsiclust.staging import TileShape, plan_store, stage_tiles
-from hsiclust.tilechoice import labelled_tiles, spread_tiles, tiles_to_score
+from hsiclust.tilechoice import Shares, labelled_tiles, tiles_to_score
 from hsiclust.tiles import TileStore, is_tile_store
 from hsiclust.trainoptions import TrainOptions
 from hsiclust.truth import open_truth
@@ -73,7 +73,8 @@ def lesson_tiles(
         InputError: A source, the mask or the map to match cannot be used.
         ModelError: A scene's bands are not those of the model.
     """
-    budget = options.most_pixels(model.method) // len(sources)
+    most = options.most_pixels(model.method)
+    shares = Shares(most, len(sources), options.seed)
     context = model.method.crop_shape.context
     lessons = Lessons()
     to_stage: list[tuple[Scene, TileStore, list[int]]] = []
@@ -91,17 +92,25 @@ def lesson_tiles(
             candidates = range(len(store.tiles))
             _check_match(options, scene.grid)
         mask = mask_of(store.grid, options)
-        chosen = spread_tiles(store.tiles, candidates, budget, mask, options.seed)
+        chosen = shares.tiles_of(store.tiles, candidates, mask)
         learned, scored = StoredTiles(store, chosen, mask), None
         if labelled is not None:
             learned = _with_labels(learned, labelled, number, candidates)
             scored = _to_score(store, labelled, number, candidates, options.seed)
         if scene is not None:
             needed = {*learned.indices, *(scored.indices if scored else ())}
-            to_stage.append((scene, store, sorted(needed)))
+            if needed:
+                to_stage.append((scene, store, sorted(needed)))
         lessons.learned.append(learned)
         if scored is not None:
             lessons.scored.append(scored)
+    if shares.without:
+        log.info(
+            "a budget of %d pixels holds no tile of %d of the %d scenes; a larger --budget does",
+            most,
+            shares.without,
+            len(sources),
+        )
     for scene, store, indices in to_stage:  # now that each is known to be of use
         _stage_scene(scene, store, indices, options.engine)
     return lessons

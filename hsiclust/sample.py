@@ -102,9 +102,15 @@ def fit_to_scenes(
     asked = _asked_bands(regions[0].scene, options.bands)
     generator = np.random.default_rng(seed)
     windows: list[_Sampled] = []
-    for region in regions:
+    most = max(1, _most_pixels(regions[0], asked) // _WINDOW_SIDE**2)
+    giving = 0
+    for region in _in_turn(regions, most, generator):
         bands = match_bands(asked, sensor, region.scene.bands, region.scene.path)
-        windows += _sample_windows(region, bands, len(regions), generator)
+        found = _sample_windows(region, bands, len(regions), generator)
+        windows += found
+        giving += bool(found)
+        if giving == most:  # a window of each of more scenes would know no bound
+            break
     if not windows:
         raise InputError(f"{_names(regions)}: no pixel with data lies within mask and bounds")
     present = _present_bands(windows)
@@ -142,12 +148,26 @@ def _asked_bands(scene: Scene, text: str | None) -> tuple[int, ...]:
     return usable
 
 
+def _most_pixels(region: Region, bands: Sequence[int]) -> int:
+    """Pixels of a whole sample, of scenes like this one."""
+    pixel_bytes = len(bands) * np.dtype(region.scene.dtype).itemsize
+    return min(_SAMPLE_PIXELS, _SAMPLE_BYTES // pixel_bytes)
+
+
+def _in_turn(
+    regions: Sequence[Region], most: int, generator: np.random.Generator
+) -> Sequence[Region]:
+    """Regions in the order in which they are sampled: at random where not all can be."""
+    if len(regions) <= most:
+        return regions
+    return [regions[int(number)] for number in generator.permutation(len(regions))]
+
+
 def _sample_windows(
     region: Region, bands: Sequence[int], scenes: int, generator: np.random.Generator
 ) -> list[_Sampled]:
     """Windows of a scene, drawn again elsewhere while few of their pixels count."""
-    pixel_bytes = len(bands) * np.dtype(region.scene.dtype).itemsize
-    pixels = max(_WINDOW_SIDE**2, min(_SAMPLE_PIXELS, _SAMPLE_BYTES // pixel_bytes) // scenes)
+    pixels = max(_WINDOW_SIDE**2, _most_pixels(region, bands) // scenes)
     sampled: list[_Sampled] = []
     held = 0
     for _ in range(_ROUNDS):

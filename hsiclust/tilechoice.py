@@ -33,6 +33,44 @@ def spread_tiles(
     return [candidates[position] for position in picked]
 
 
+class Shares:
+    """What each scene of a training gives of the pixels that all may hold together.
+
+    Of an archive of many scenes a share may be less than a tile, and a tile of each would know no
+    bound. Such a scene gives one where those before it left enough of their shares, and none
+    otherwise: all hold together what they may, and one tile more at most.
+
+    Args:
+        pixels: How many pixels all scenes may hold together.
+        scenes: How many scenes there are.
+        seed: Of the choice within each stretch of a scene.
+
+    Attributes:
+        without: Scenes so far that there was no tile left for.
+    """
+
+    def __init__(self, pixels: int, scenes: int, seed: int) -> None:
+        self._pixels, self._scenes, self._seed = pixels, scenes, seed
+        self._asked = self._given = 0
+        self.without = 0
+
+    def tiles_of(
+        self, tiles: TileGrid, candidates: Sequence[int], mask: Mask | None
+    ) -> Sequence[int]:
+        """Tiles of the next scene; see `spread_tiles`."""
+        self._asked += 1
+        share = self._pixels // self._scenes
+        size = tiles.tile_rows * tiles.tile_cols
+        if share < size:
+            if self._given > self._pixels * self._asked // self._scenes:
+                self.without += 1
+                return []
+            share = size
+        chosen = spread_tiles(tiles, candidates, share, mask, self._seed)
+        self._given += len(chosen) * size
+        return chosen
+
+
 def labelled_tiles(tiles: TileGrid, marks: Marks, pixels: int) -> list[int]:
     """Tiles that hold labelled pixels, in rising order.
 

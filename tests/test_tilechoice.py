@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from hsiclust.grid import Window
 from hsiclust.marks import Marks
-from hsiclust.tilechoice import labelled_tiles, spread_tiles, tiles_to_score
+from hsiclust.tilechoice import Shares, labelled_tiles, spread_tiles, tiles_to_score
 from hsiclust.tilegrid import TileGrid
 from hsiclust.truth import Mask
 
@@ -67,3 +67,26 @@ def test_tiles_outside_the_mask_are_not_chosen() -> None:
     mask = Mask(marked((5, 5, 1), (15, 75, 1), (59, 0, 1)))
     assert spread_tiles(TILES, range(48), 10**6, mask, 0) == [0, 15, 40]
     assert spread_tiles(TILES, [15, 16], 10**6, mask, 0) == [15]
+
+
+@given(st.integers(1, 30_000), st.integers(1, 60), st.integers(0, 5))
+def test_scenes_hold_together_what_they_may(pixels: int, scenes: int, seed: int) -> None:
+    shares = Shares(pixels, scenes, seed)
+    counts = [len(shares.tiles_of(TILES, range(48), None)) for _ in range(scenes)]
+    held = 100 * sum(counts)
+    if pixels // scenes >= 100:
+        assert held <= pixels
+        assert shares.without == 0
+        return
+    assert pixels < held <= pixels + 100
+    assert shares.without == counts.count(0)
+    apart = np.diff([0, *np.flatnonzero(np.array(counts) > 0)])
+    assert apart[0] == 0
+    assert len(apart) == 1 or np.ptp(apart[1:]) <= 1  # evenly
+
+
+def test_what_a_mask_keeps_from_a_scene_the_next_may_give() -> None:
+    shares = Shares(10, 2, 0)
+    outside = Mask(marked((59, 79, 1)))
+    assert shares.tiles_of(TILES, range(8), outside) == []
+    assert len(shares.tiles_of(TILES, range(8), None)) == 1

@@ -1,9 +1,9 @@
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from rasterio.warp import transform
 from sklearn.metrics import adjusted_rand_score
 
 import hsiclust.training as loop
-from hsiclust import trainoptions
+from hsiclust import lessons, sample, trainoptions
 from hsiclust.api import predict
 from hsiclust.checkpoint import load_checkpoint, save_checkpoint
 from hsiclust.engine import EngineOptions
@@ -34,7 +34,9 @@ from hsiclust.models.settings import SsccConfig
 from hsiclust.models.sscc import Sscc
 from hsiclust.predictoptions import PredictOptions
 from hsiclust.recipe import initial_model
-from hsiclust.spectra import Kind
+from hsiclust.scene import Scene
+from hsiclust.spectra import Kind, SpectralTransform
+from hsiclust.spectralfit import Sample
 from hsiclust.staging import TileShape
 from hsiclust.tiling import TileOptions, tile
 from hsiclust.trained import Step, Training
@@ -308,6 +310,48 @@ def test_a_budget_bounds_what_is_learned_from(tmp_path: Path) -> None:
     scene = write_raster(tmp_path / "large.tif", fields_cube(300, 400, 6)[0])
     result = train([str(scene)], tmp_path / "m", replace(KMEANS, budget=40_000))
     assert 20_000 < result.pixels <= 40_000
+
+
+def test_a_budget_bounds_what_is_learned_from_many_scenes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = [
+        str(write_raster(tmp_path / f"{number}.tif", fields_cube(20, 20, 6)[0]))
+        for number in range(12)
+    ]
+    staged: list[str] = []
+    stage = lessons.stage_tiles
+
+    def noted(scene: Scene, *others: Any) -> Iterator[int]:
+        staged.append(scene.path)
+        return stage(scene, *others)
+
+    monkeypatch.setattr(lessons, "stage_tiles", noted)
+    with caplog.at_level("INFO"):
+        result = train(scenes, tmp_path / "m", replace(KMEANS, budget=1000))
+    assert result.pixels == 3 * 400
+    assert staged == [scenes[0], scenes[4], scenes[9]]
+    assert "a budget of 1000 pixels holds no tile of 9 of the 12 scenes" in caplog.text
+
+
+def test_the_sample_of_many_scenes_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = [
+        str(write_raster(tmp_path / f"{number}.tif", fields_cube(64, 64, 6)[0]))
+        for number in range(5)
+    ]
+    sampled: list[int] = []
+    fit = sample.fit_transform
+
+    def fitted(windows: Sample, *others: Any, **more: Any) -> SpectralTransform:
+        sampled.append(len(windows))
+        return fit(windows, *others, **more)
+
+    monkeypatch.setattr(sample, "fit_transform", fitted)
+    monkeypatch.setattr(sample, "_SAMPLE_PIXELS", 2 * 64**2)
+    train(scenes, tmp_path / "m", replace(KMEANS, steps=1))
+    assert sampled == [2]
 
 
 def test_several_scenes_and_stores_together(tmp_path: Path) -> None:
