@@ -16,6 +16,6 @@ hsiclust evaluate berlin.tif berlin_held_out.tif --confidence berlin_confidence.
 hsiclust report berlin.tif --scene examples/data/berlin/enmap.bsq --truth berlin_held_out.tif
 
 hsiclust train examples/data/berlin/enmap.bsq -o berlin_final.safetensors \
-    --labels examples/data/berlin/land_cover.gpkg --field Level_2 --split none "$@"
+    --labels examples/data/berlin/land_cover.gpkg --field Level_2 "$@" --split none
 hsiclust predict examples/data/berlin/enmap.bsq -m berlin_final.safetensors -o berlin_final.tif
 hsiclust report berlin_final.tif --scene examples/data/berlin/enmap.bsq

@@ -10,6 +10,8 @@ scenes=$1
 output=$2
 shift 2
 mkdir -p "$output"
+# A second start would take the maps of the first for scenes.
+[ ! "$scenes" -ef "$output" ] || { echo "$output: holds the scenes; name another folder for the maps" >&2; exit 2; }
 model=$output/model.safetensors
 
 mapfile -t all < <(find "$scenes" -maxdepth 1 -type f \( -name '*.tif' -o -name '*.bsq' -o -name '*.img' \) | sort)

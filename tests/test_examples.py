@@ -73,6 +73,36 @@ def test_the_pipeline_example_refuses_scenes_that_would_have_one_map(tmp_path: P
     assert done.stderr == f"{tmp_path}: several scenes are called a; rename them\n"
 
 
+def test_the_pipeline_example_refuses_to_write_maps_beside_the_scenes(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").touch()
+    bash = shutil.which("bash")
+    assert bash is not None
+    command = [bash, EXAMPLES / "pipeline.sh", tmp_path, f"{tmp_path}/."]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path}/.: holds the scenes; name another folder for the maps\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_the_final_map_of_berlin_is_learned_from_all_labels(tmp_path: Path) -> None:
+    named = tmp_path / "hsiclust"
+    named.write_text('#!/bin/sh\necho "$@"\n')
+    named.chmod(0o755)
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run(
+        [bash, EXAMPLES / "berlin.sh", "--split", "random"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    first, final = (text for text in done.stdout.splitlines() if text.startswith("train "))
+    assert first.split("--split ")[-1] == "random"
+    assert final.split("--split ")[-1] == "none"  # of options given twice the last counts
+
+
 def commands(text: str) -> list[str]:
     """What a page or a script has hsiclust do; without the options that a script passes on."""
     joined = text.replace("\\\n", " ").replace(' "$@"', "")
