@@ -30,6 +30,18 @@ class Labels:
     classes: NDArray[np.uint8]
     confidence: NDArray[np.uint8] | None
 
+    @classmethod
+    def none(cls, shape: tuple[int, int], confidence: bool) -> Labels:
+        """Of a block without a valid pixel.
+
+        Args:
+            shape: Rows and columns.
+            confidence: Whether to say how sure each label is.
+        """
+        return cls(
+            np.zeros(shape, np.uint8), np.full(shape, UNSURE, np.uint8) if confidence else None
+        )
+
     @property
     def percent(self) -> NDArray[np.int16]:
         """The confidence as signed numbers, to reckon with.
@@ -98,6 +110,9 @@ class TorchLabeller:
             components: The block with its halo.
         """
         valid = components.trimmed(self.halo).valid.to(self.device)
+        if not valid.any():  # a margin of many scenes: the network is nearly all of the time
+            rows, cols = valid.shape
+            return Labels.none((rows, cols), self.confidence)
         with torch.inference_mode():
             scores = self.scores(components)
             best = scores.max(dim=1).indices[0] + 1  # much faster than argmax

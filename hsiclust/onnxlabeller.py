@@ -96,6 +96,8 @@ class OnnxLabeller:
             ModelError: The graph fails, or gives what cannot be labels.
         """
         outside = ~components.trimmed(self.halo).valid.cpu().numpy()
+        if outside.all():
+            return Labels.none(outside.shape, confidence=True)
         classes, confidence = self._run(components.values.cpu().contiguous().numpy())
         if not classes.shape == confidence.shape == outside.shape:
             raise ModelError(

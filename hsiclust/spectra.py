@@ -99,6 +99,8 @@ class SpectralTransform:
             shape = (*block.shape[1:], self.components)
             into = torch.empty(shape, device=block.device).movedim(-1, 0)
         if block.device.type == "cpu":
+            if not valid.any():
+                return into.zero_()
             self._apply_on_processor(block.numpy(), valid.numpy(), into.numpy())
             return into
         mean = torch.as_tensor(self.mean, dtype=torch.float32, device=block.device)[:, None]

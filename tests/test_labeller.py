@@ -43,6 +43,28 @@ def test_a_pixel_that_is_not_valid_has_no_class() -> None:
     assert labels.classes.max() <= method.classes
 
 
+@pytest.mark.parametrize("confidence", [False, True])
+def test_a_block_without_a_valid_pixel_needs_no_network(confidence: bool) -> None:
+    """A margin without data would take as long as the scene."""
+    method = method_with_head(0)
+    rows, cols = 4 + 2 * method.halo, 5 + 2 * method.halo
+    valid = torch.ones(rows, cols, dtype=torch.bool)
+    valid[method.halo : -method.halo, method.halo : -method.halo] = False
+    labeller = TorchLabeller(method, CPU, confidence=confidence)
+    block = Components(torch.randn(5, rows, cols), valid)
+    wanted = labeller(Components(block.values, torch.ones_like(valid)))
+    labeller.network = torch.nn.Identity()  # its scores would be of another shape
+    found = labeller(block)
+    assert found.classes.shape == wanted.classes.shape
+    assert found.classes.dtype == wanted.classes.dtype
+    assert not found.classes.any()
+    if not confidence:
+        assert found.confidence is None
+        return
+    assert found.confidence is not None
+    assert (found.confidence == UNSURE).all()
+
+
 def test_the_method_keeps_its_network() -> None:
     """What is made quicker is a copy: the method may train on, or be exported."""
     method = method_with_head(24)

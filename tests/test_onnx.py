@@ -134,6 +134,21 @@ def test_onnx_runtime_gives_the_labels_of_torch(
         assert (found.confidence[found.classes == 0] == 255).all()
 
 
+def test_a_block_without_a_valid_pixel_needs_no_graph(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller = OnnxLabeller(load_onnx(path), "cpu")
+    block, valid = scene(labeller.halo, 6, 7)
+    valid = torch.zeros_like(valid)
+    wanted = labeller(Components(RawBands.of(labeller.model).apply(block, valid), valid))
+    monkeypatch.setattr(labeller, "_session", None)
+    found = labeller(Components(RawBands.of(labeller.model).apply(block, valid), valid))
+    assert found.classes.shape == wanted.classes.shape == (6, 7)
+    assert same(found, wanted)
+    assert not found.classes.any()
+    assert (found.confidence == 255).all()
+
+
 def test_the_graph_alone_finds_invalid_pixels(exported: tuple[FittedModel, Path]) -> None:
     """Any program that runs ONNX gets the same labels without preparing anything."""
     import onnxruntime
