@@ -210,12 +210,14 @@ class MapDraft:
             made.parent.mkdir()
             vrt = self._folder / "labels.vrt"
             write_vrt(vrt, self._raw, grid, form, self._layer, self._pyramid.levels)
-            with _creation_complaints(output), rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
-                options = form.options(self._layer.resampling)
-                rasterio.shutil.copy(vrt, made, driver=form.driver, **options)
-            make_exact(made, grid, form.driver)
-            check_grid(made, output, grid, form.driver)
-            _check_values(made, grid, form.block, self._layer.nodata, self._checksum)
+            # GDAL would keep a twentieth of the machine's memory of what is written and read back.
+            with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES):
+                with _creation_complaints(output):
+                    options = form.options(self._layer.resampling)
+                    rasterio.shutil.copy(vrt, made, driver=form.driver, **options)
+                make_exact(made, grid, form.driver)
+                check_grid(made, output, grid, form.driver)
+                _check_values(made, grid, form.block, self._layer.nodata, self._checksum)
             _publish(made, output)
             remove(self._folder)
 

@@ -463,6 +463,19 @@ def test_a_wide_map_is_taken_in_few_rows_at_once(tmp_path, monkeypatch):
         assert dataset.overviews(1) == [2, 4]
 
 
+def test_gdal_keeps_little_of_what_is_read_back(tmp_path, monkeypatch):
+    """By itself it keeps a twentieth of the machine's memory, whatever a run may take."""
+    caches, check = [], labelmap._check_values
+
+    def watched(*arguments):
+        caches.append(rasterio.env.getenv().get("GDAL_CACHEMAX"))
+        check(*arguments)
+
+    monkeypatch.setattr(labelmap, "_check_values", watched)
+    put(tmp_path / "map.tif")
+    assert caches == [labelmap._GDAL_CACHE_BYTES]
+
+
 def test_a_draft_that_is_given_up_leaves_nothing(tmp_path):
     source = Labels(random_labels())
     with label_draft(source, GRID, tmp_path / "map.tif", CLASSES, MapFormat(block=128)) as draft:
