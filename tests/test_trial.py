@@ -46,6 +46,15 @@ def test_the_fastest_of_equal_ways_is_taken() -> None:
     assert str(trial).startswith("fast is used: slow 0.")
 
 
+def test_a_hopeless_way_is_not_tried_on_all_blocks() -> None:
+    Time.now = 0.0
+    trial = fastest({"fast": Way(0.01), "slow": Way(0.1)}, BLOCKS * 99)
+    assert trial.chosen == "fast"
+    assert Time.now < 0.3
+    assert trial.rates["slow"] < trial.rates["fast"] / 9
+    assert str(trial).endswith("; slow 0.07 Mpixel/s a thread")
+
+
 def test_other_labels_are_not_worth_the_time() -> None:
     trial = fastest({"slow": Way(0.02), "fast": Way(0.002, wrong=2)}, BLOCKS)
     assert trial.chosen == "slow"
