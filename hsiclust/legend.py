@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from hsiclust.errors import HsiclustError, InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
-from hsiclust.rasters import envi_header, grid_of, open_raster
+from hsiclust.rasters import envi_header, grid_of, image_structure, open_raster
 
 LABELS_TAG = "HSICLUST_LABELS"
 """Tag of a map that says what its numbers mean: "classes" or "clusters"."""
@@ -90,7 +90,7 @@ def describe_map(path: str | Path) -> dict[str, Any] | None:
             return None
         tags: dict[str, str] = dataset.tags()
         whole = dataset.count == 1 and dataset.dtypes[0].startswith(("int", "uint"))
-        layout = dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT", dataset.driver)
+        layout = image_structure(dataset).get("LAYOUT", dataset.driver)
         grid, blocks = grid_of(dataset), dataset.block_shapes[:1]
         facts = {"dtype": dataset.dtypes[0], "nodata": dataset.nodata}
     ours = {key: value for key, value in sorted(tags.items()) if key.startswith("HSICLUST_")}

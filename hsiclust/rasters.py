@@ -127,6 +127,12 @@ def envi_header(dataset: DatasetReader) -> dict[str, str]:
     return {key.lower(): value for key, value in fields.items()}
 
 
+def image_structure(dataset: DatasetReader) -> dict[str, str]:
+    """How a file is stored, in GDAL's words; rasterio's own lack what only some formats have."""
+    found: dict[str, str] = dataset.tags(ns="IMAGE_STRUCTURE")
+    return found
+
+
 def band_names(dataset: DatasetReader) -> list[str] | None:
     """What a file calls its bands, "" where it has no name; None where that is no UTF-8 text."""
     try:
@@ -262,7 +268,7 @@ class GdalReader:
 def block_bytes(dataset: DatasetReader) -> int:
     """Bytes that GDAL unpacks at once: of a block one band, or all where they lie together."""
     rows, cols = dataset.block_shapes[0]
-    together = dataset.interleaving is not None and dataset.interleaving.value.lower() == "pixel"
+    together = image_structure(dataset).get("INTERLEAVE", "").lower() == "pixel"
     largest = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
     return int(rows * cols * largest * (dataset.count if together else 1))
 

@@ -36,6 +36,7 @@ from hsiclust.rasters import (
     envi_header,
     grid_of,
     has_mask,
+    image_structure,
     kept_bytes,
     loose_place,
     mask_file,
@@ -330,8 +331,9 @@ def _layout(dataset: DatasetReader, raw: Reader | None) -> str:
         return f"raw ENVI {raw.interleave.upper()}"
     rows, cols = dataset.block_shapes[0]
     shape = f"strips of {rows}" if cols >= dataset.width else f"blocks of {rows} x {cols}"
-    interleave = dataset.interleaving.value if dataset.interleaving else "band"
-    compress = dataset.compression.value.lower() if dataset.compression else "uncompressed"
+    structure = image_structure(dataset)
+    interleave = structure.get("INTERLEAVE", "band")
+    compress = structure.get("COMPRESSION", "uncompressed").lower()
     if envi_header(dataset).get("file_compression", "0").strip() == "1":
         compress = "gzip"
     return f"{dataset.driver} in {shape}, {interleave}-interleaved, {compress}"

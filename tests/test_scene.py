@@ -254,6 +254,15 @@ def test_compressed_envi_goes_through_gdal(tmp_path: Path) -> None:
     assert np.array_equal(scene.read(Window(3, 4, 10, 11), (2, 0)), cube[[2, 0], 3:13, 4:15])
 
 
+def test_a_compression_that_geotiff_does_not_have(tmp_path: Path) -> None:
+    cube = fields_cube(20, 30, 4)[0]
+    plain, packed = write_raster(tmp_path / "a.tif", cube), tmp_path / "a.mrf"
+    rasterio.shutil.copy(plain, packed, driver="MRF", COMPRESS="PNG")
+    scene = Scene.open(packed)
+    assert scene.layout.endswith("PIXEL-interleaved, png")
+    assert np.array_equal(scene.read(Window(3, 4, 10, 11), (2, 0)), cube[[2, 0], 3:13, 4:15])
+
+
 @pytest.mark.parametrize("name", ["a.img", "a.bsq", "a"])
 def test_the_header_stands_for_its_data_file(tmp_path: Path, name: str) -> None:
     cube = fields_cube(5, 6, 3)[0]
