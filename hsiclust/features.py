@@ -61,12 +61,14 @@ def read_features(
     if not is_virtual(path) and not Path(path).exists():
         raise InputError(f"{path}: no such file")
     try:
-        chosen = _only_layer(path, pyogrio.list_layers(path)) if layer is None else layer
-        fields = pyogrio.read_info(path, layer=chosen)["fields"].tolist()
-        columns = [] if inside else [_chosen_field(path, field, fields)]
         with warnings.catch_warnings():
             # Of features that share an `id`: it is a class here, or nothing.
             warnings.simplefilter("ignore", RuntimeWarning)
+            # Of shapes that have measures (M), which are dropped as heights are.
+            warnings.filterwarnings("ignore", "Measured", UserWarning)
+            chosen = _only_layer(path, pyogrio.list_layers(path)) if layer is None else layer
+            fields = pyogrio.read_info(path, layer=chosen)["fields"].tolist()
+            columns = [] if inside else [_chosen_field(path, field, fields)]
             meta, _, wkb, values = pyogrio.raw.read(
                 path, layer=chosen, columns=columns, force_2d=True
             )

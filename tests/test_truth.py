@@ -2,7 +2,9 @@ import json
 import logging
 import os
 import pickle
+import sqlite3
 import threading
+from contextlib import closing
 from itertools import product
 
 import h5py
@@ -453,6 +455,14 @@ def test_features_that_share_an_id_are_read_without_a_word(tmp_path):
     grid = PixelGrid(1, 3, Affine(1, 0, 0, 0, -1, 1), UTM)
     truth = open_truth(tmp_path / "v.geojson", grid, field="kind")
     assert truth.read(grid.window).tolist() == [[3, 5, 0]]
+
+
+def test_shapes_with_measures_are_read_without_a_word(tmp_path):
+    path = write_features(tmp_path / "v.gpkg", [square(1, 2)], kind=[3])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE gpkg_geometry_columns SET m = 1, geometry_type_name = 'POLYGON'")
+    read = open_truth(path, GRID, field="kind").read(Window(0, 0, 2, 4))
+    np.testing.assert_array_equal(read, [[0, 0, 0, 0], [0, 0, 3, 0]])
 
 
 def test_layers(tmp_path):
