@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from hsiclust.errors import HsiclustError, InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
-from hsiclust.rasters import envi_header, grid_of, image_structure, open_raster
+from hsiclust.rasters import as_vrt, envi_header, grid_of, image_structure, open_raster
 
 LABELS_TAG = "HSICLUST_LABELS"
 """Tag of a map that says what its numbers mean: "classes" or "clusters"."""
@@ -26,19 +26,26 @@ NO_LABELS = " (no labels)"
 _LONGEST_NAME = 80
 # 255 names are some 10 KB; what is larger than this is not a list of names.
 _LARGEST_SIDECAR = 4 * 2**20
+# The largest number that is looked for in an attribute table.
+_LARGEST_VALUE = 2**16 - 1
+# What columns of an attribute table mean, in GDAL's numbers (GFU_Name, GFU_MinMax).
+_IS_NAME, _IS_VALUE = "2", "5"
+_XML_ERRORS = (ElementTree.ParseError, LookupError, ValueError)
 
 
 def category_names(path: str | Path) -> tuple[str, ...]:
     """What a raster calls its values 0, 1, 2...; empty where it names none.
 
-    Names stand in GDAL's sidecar (`.aux.xml`) or in the file's ENVI header.
+    Names stand in GDAL's sidecar (`.aux.xml`), in the file's ENVI header, or in what else GDAL
+    reads of it: categories, or an attribute table that says which of its columns holds names.
 
     Raises:
         InputError: The file cannot be read, or its sidecar is damaged or too large.
     """
     with open_raster(str(path)) as dataset:
-        listed = envi_header(dataset).get("class_names", "")
-    names = list(map(one_line, _sidecar_names(Path(f"{path}.aux.xml")) or _listed_names(listed)))
+        listed = _listed_names(envi_header(dataset).get("class_names", ""))
+        found = _sidecar_names(Path(f"{path}.aux.xml")) or listed or _known_names(as_vrt(dataset))
+    names = list(map(one_line, found))
     while names and not names[-1]:  # one without a name in between has its number still
         names.pop()
     return tuple(names)
@@ -46,7 +53,7 @@ def category_names(path: str | Path) -> tuple[str, ...]:
 
 def _listed_names(text: str) -> list[str]:
     """Names of an ENVI header, `{one, two}`."""
-    return text.strip().strip("{}").split(",")
+    return text.strip().strip("{}").split(",") if text else []
 
 
 def read_classes(path: str | Path) -> Classes | None:
@@ -169,9 +176,44 @@ def _sidecar_names(sidecar: Path) -> list[str]:
         return []
     if sidecar.stat().st_size > _LARGEST_SIDECAR:
         raise InputError(f"{sidecar}: {sidecar.stat().st_size} bytes is no list of class names")
-    parser = ElementTree.XMLParser(target=_NoDoctype())  # noqa: S314 - no DTD, size is bounded
     try:
-        root = ElementTree.fromstring(sidecar.read_bytes(), parser)  # noqa: S314 - as above
-    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
+        root = _parsed(sidecar.read_bytes())
+    except (*_XML_ERRORS, OSError) as error:
         raise InputError(f"{sidecar}: cannot be read as a GDAL sidecar: {error}") from error
     return [node.text or "" for node in root.iterfind("PAMRasterBand[@band='1']//Category")]
+
+
+def _known_names(vrt: bytes) -> list[str]:
+    """Categories of band 1 in the text of a VRT, or names of its attribute table; may be empty."""
+    if len(vrt) > _LARGEST_SIDECAR:
+        return []
+    try:
+        band = _parsed(vrt).find("VRTRasterBand[@band='1']")
+        if band is None:
+            return []
+        categories = [node.text or "" for node in band.iterfind("CategoryNames/Category")]
+        return categories or _table_names(band.find("GDALRasterAttributeTable"))
+    except (*_XML_ERRORS, OverflowError):  # no UTF-8 text, no numbers, too few of them
+        return []
+
+
+def _table_names(table: ElementTree.Element | None) -> list[str]:
+    """What an attribute table calls the values 0, 1, 2...: its rows, unless a column has values."""
+    if table is None:
+        return []
+    usages = [field.findtext("Usage") for field in table.iterfind("FieldDefn")]
+    if _IS_NAME not in usages:
+        return []
+    named, valued = usages.index(_IS_NAME), usages.index(_IS_VALUE) if _IS_VALUE in usages else None
+    names: dict[int, str] = {}
+    for number, row in enumerate(table.iterfind("Row")):
+        cells = [cell.text or "" for cell in row.iterfind("F")]
+        value = number if valued is None else int(float(cells[valued]))
+        if 0 <= value <= _LARGEST_VALUE:
+            names[value] = cells[named]
+    return [names.get(value, "") for value in range(max(names, default=-1) + 1)]
+
+
+def _parsed(text: bytes) -> ElementTree.Element:
+    parser = ElementTree.XMLParser(target=_NoDoctype())  # noqa: S314 - no DTD, size is bounded
+    return ElementTree.fromstring(text, parser)  # noqa: S314 - as above

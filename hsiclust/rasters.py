@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what a copy raises; rasterio names it nowhere else
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -125,6 +128,18 @@ def envi_header(dataset: DatasetReader) -> dict[str, str]:
     """
     fields: dict[str, str] = dataset.tags(ns="ENVI")
     return {key.lower(): value for key, value in fields.items()}
+
+
+def as_vrt(dataset: DatasetReader) -> bytes:
+    """All that GDAL knows of a raster but its values, as XML; of a VRT that is a copy of it.
+
+    Class names are among it, for which rasterio has no word. Empty where GDAL cannot copy it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.vrt"
+        with suppress(RasterioError, CPLE_BaseError, SystemError):
+            rasterio.shutil.copy(dataset, copy, driver="VRT")
+        return copy.read_bytes() if copy.exists() else b""
 
 
 def image_structure(dataset: DatasetReader) -> dict[str, str]:

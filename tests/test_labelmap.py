@@ -609,6 +609,47 @@ def test_a_class_without_a_name_between_others_keeps_its_number(tmp_path):
     assert read_classes(path).names == ("class 1", "Soy", "Wood")
 
 
+def test_names_of_a_vrt_are_read(tmp_path):
+    source, path = put(tmp_path / "map.tif"), tmp_path / "map.vrt"
+    rasterio.shutil.copy(source, path, driver="VRT")
+    assert category_names(path) == category_names(source)
+    assert not (tmp_path / "map.vrt.aux.xml").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "names"),
+    [
+        # as ERDAS has it: a row for each value from 0 on
+        ([("Histogram", 1), ("Class_Names", 2)], [(5, "none"), (3, "Öl"), (2, "")], ("none", "Öl")),
+        ([("VALUE", 5), ("COUNT", 1), ("n", 2)], [(3, 9, "c"), (1, 9, "a")], ("", "a", "", "c")),
+        ([("VALUE", 5), ("n", 2)], [(2**16, "far"), (-1, "below"), (1, "a")], ("", "a")),
+        ([("VALUE", 5), ("n", 2)], [("inf", "a")], ()),
+        ([("VALUE", 5), ("n", 2)], [("one", "a")], ()),
+        ([("VALUE", 5), ("n", 2)], [(1,)], ()),
+        ([("VALUE", 5), ("n", 0)], [(1, "a")], ()),  # no column that says that it holds names
+    ],
+)
+def test_names_of_an_attribute_table_are_read(tmp_path, columns, rows, names):
+    path = put(tmp_path / "map.tif")
+    fields = (
+        f'<FieldDefn index="{at}"><Name>{name}</Name><Type>2</Type>'
+        f"<Usage>{usage}</Usage></FieldDefn>"
+        for at, (name, usage) in enumerate(columns)
+    )
+    cells = ("".join(f"<F>{cell}</F>" for cell in row) for row in rows)
+    lines = (f'<Row index="{at}">{row}</Row>' for at, row in enumerate(cells))
+    table = f"<GDALRasterAttributeTable>{''.join([*fields, *lines])}</GDALRasterAttributeTable>"
+    sidecar(path, f'<PAMDataset><PAMRasterBand band="1">{table}</PAMRasterBand></PAMDataset>')
+    assert category_names(path) == names
+
+
+def test_a_table_that_is_too_long_names_nothing(tmp_path, monkeypatch):
+    source, path = put(tmp_path / "map.tif"), tmp_path / "map.vrt"
+    rasterio.shutil.copy(source, path, driver="VRT")
+    monkeypatch.setattr("hsiclust.legend._LARGEST_SIDECAR", 99)
+    assert category_names(path) == ()
+
+
 def sidecar(path, text):
     Path(f"{path}.aux.xml").write_text(text, "utf-8")
 
