@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hsiclust.controlgroups import processor_limits
+from hsiclust import controlgroups, slurm
 from hsiclust.errors import ClusterError, UsageError
 
 # Seconds that a standing scheduler has to answer.
@@ -94,10 +94,10 @@ class EngineOptions:
 
 
 def available_processors() -> int:
-    """Processors that this process may use: those it is bound to, or its control groups' limit."""
+    """Processors that this process may use: those it is bound to, or what its job allows."""
     can_be_bound = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if can_be_bound else os.cpu_count() or 1
-    return min([count, *processor_limits()])
+    return min([count, *controlgroups.processor_limits(), *slurm.processor_limits()])
 
 
 def visible_devices(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

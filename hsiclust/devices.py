@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from hsiclust.controlgroups import memory_limits
+from hsiclust import controlgroups, slurm
 from hsiclust.errors import DeviceError, UsageError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -49,8 +49,8 @@ def parse_bytes(text: str) -> int:
 
 
 def total_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control groups' limit."""
-    return min([_machine_memory(), *memory_limits()])
+    """Bytes of memory that this process may use: the machine's, or what its job allows."""
+    return min([_machine_memory(), *controlgroups.memory_limits(), *slurm.memory_limits()])
 
 
 @contextmanager

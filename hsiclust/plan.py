@@ -188,7 +188,7 @@ def _refusal(least: RunPlan, limits: Limits, area: Window) -> str:
     return (
         f"{limits.memory / 2**20:.0f} MiB are too little: the program itself takes "
         f"{least.base_bytes / 2**20:.0f} MiB{places}{cache}, and {strips} the rest; "
-        f"give at least {-(-least.peak_bytes // 2**20)} MiB"
+        f"give at least {-(-least.peak_bytes // 2**20)} MiB with --memory"
         + (" or fewer --workers" if least.workers > 1 else "")
     )
 
