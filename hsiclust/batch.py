@@ -186,12 +186,16 @@ def predict_scene(
     part: Part = None,
     progress: Progress | None = None,
     engine: Engine | None = None,
+    finishing: Callable[[], None] | None = None,
 ) -> Done:
-    """Label a scene or a shard of it, or merge its shards; arguments as of `predict_scenes`."""
+    """Label a scene or a shard of it, or merge its shards.
+
+    Arguments as of `predict_scenes` and `predict`.
+    """
     if part == "merge":
-        return merge(plan, options)
+        return merge(plan, options, finishing)
     if part is None:
-        return predict(plan, options, progress, engine)
+        return predict(plan, options, progress, engine, finishing)
     return label_shard(plan, options, part, progress, engine)
 
 

@@ -113,6 +113,7 @@ def predict(
     options: PredictOptions,
     progress: Progress | None = None,
     engine: Engine | None = None,
+    finishing: Callable[[], None] | None = None,
 ) -> Prediction:
     """Label a scene and write its map.
 
@@ -121,6 +122,8 @@ def predict(
         options: The same as there.
         progress: Called with tiles done and tiles in all.
         engine: Workers that are ready; as the plan says when None.
+        finishing: Called once, when the map is there and what the run kept is to be removed: who is
+            stopped later is done, and would be refused if started again.
 
     Raises:
         OutputExistsError: An unfinished run of something else is in the way.
@@ -136,8 +139,7 @@ def predict(
             strips = range(len(job.reading))
             done = label_strips(plan, store, strips, progress, engine, maps.advance)
             maps.publish()
-        store.remove()
-        remove(plan.marks)
+        forget_labels(plan, store, finishing)
     if done.labelled == 0 and not done.resumed:
         log.warning(
             "%s: not one pixel got a class: each is nodata or not finite in a band that the model "
@@ -157,6 +159,16 @@ def predict(
         clock=done.clock,
         bound=done.clock.bound,
     )
+
+
+def forget_labels(
+    plan: PredictPlan, store: LabelStore, finishing: Callable[[], None] | None
+) -> None:
+    """Remove what a run kept while it worked; arguments as of `predict`."""
+    if finishing is not None:
+        finishing()
+    store.remove()
+    remove(plan.marks)
 
 
 def new_store(plan: PredictPlan) -> LabelStore:

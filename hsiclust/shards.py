@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from hsiclust.errors import HsiclustError, OutputBusyError, OutputExistsError, U
 from hsiclust.labels import LabelStore
 from hsiclust.location import store_location
 from hsiclust.models.base import Precision
-from hsiclust.output import all_locked, locked, remove
-from hsiclust.prediction import Prediction, Progress, label_strips, new_store
+from hsiclust.output import all_locked, locked
+from hsiclust.prediction import Prediction, Progress, forget_labels, label_strips, new_store
 from hsiclust.prediction_plan import PredictPlan
 from hsiclust.predictoptions import PredictOptions
 from hsiclust.runmaps import drafts
@@ -150,12 +150,15 @@ def label_shard(
     )
 
 
-def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
+def merge(
+    plan: PredictPlan, options: PredictOptions, finishing: Callable[[], None] | None = None
+) -> Prediction:
     """Write the map of a scene whose shards are all done.
 
     Args:
         plan: From `plan_prediction`, with what the shards were given.
         options: The same as there.
+        finishing: As of `predict`.
 
     Raises:
         OutputBusyError: A shard is still at work.
@@ -172,8 +175,7 @@ def merge(plan: PredictPlan, options: PredictOptions) -> Prediction:
         plan.refuse_maps(options.overwrite)
         with drafts(plan, store, options) as maps:
             maps.publish()
-        store.remove()
-        remove(plan.marks)
+        forget_labels(plan, store, finishing)
     return Prediction(
         map=output,
         confidence=maps.confidence,

@@ -848,6 +848,28 @@ def test_a_training_whose_model_has_its_name_is_done(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m"]
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_run_whose_map_has_its_name_is_done(
+    run: Run, trained: Path, tmp_path: Path, shards: bool
+) -> None:
+    words = [trained / "scene.tif", "-m", trained / "model.safetensors", "-o", "m.tif"]
+    if shards:
+        run("predict", *words, "--shard", "1/1", "-q")
+    asked = (
+        "import os, signal\n"
+        "from hsiclust.labels import LabelStore\n"
+        "remove = LabelStore.remove\n"
+        "def removed(store):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    remove(store)\n"
+        "LabelStore.remove = removed\n"
+    )
+    done = run_changed(asked, ["merge" if shards else "predict", *words], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "m.tif\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.tif", "m.tif.aux.xml"]
+
+
 def test_a_full_disk_is_1_and_one_line(run: Run, trained: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk."""
     limited = (

@@ -45,6 +45,7 @@ from hsiclust.parameters import (
     value_of,
 )
 from hsiclust.scenelist import SceneList, scene_list
+from hsiclust.stopping import heed_no_more
 
 if TYPE_CHECKING:
     from hsiclust.api import Outcome, Part, PredictOptions, Shard
@@ -172,7 +173,7 @@ def _predict(
         ((scene, path),) = found.pairs
         plan = plan_prediction(scene, model, path, options)
         with style.watch("") as progress:
-            result = predict_scene(plan, options, part, progress)
+            result = predict_scene(plan, options, part, progress, finishing=heed_no_more)
         style.show_result(result)
 
 
