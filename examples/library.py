@@ -39,6 +39,8 @@ def main(folder: Path, scene: Path, truth: Path, steps: int | None = None) -> No
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 4, 5):
+        sys.exit(__doc__)
     folder, *given = sys.argv[1:]
     scene, truth = map(Path, given[:2] or (demo_scene(), demo_truth()))
     main(Path(folder), scene, truth, *map(int, given[2:]))
