@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from hsiclust.errors import HsiclustError, InputError
 from hsiclust.palette import MOST_CLASSES, Classes, Colour, class_colours
+from hsiclust.plainxml import XML_ERRORS, parsed
 from hsiclust.rasters import as_vrt, envi_header, grid_of, image_structure, open_raster
 
 LABELS_TAG = "HSICLUST_LABELS"
@@ -30,7 +31,6 @@ _LARGEST_SIDECAR = 4 * 2**20
 _LARGEST_VALUE = 2**16 - 1
 # What columns of an attribute table mean, in GDAL's numbers (GFU_Name, GFU_MinMax).
 _IS_NAME, _IS_VALUE = "2", "5"
-_XML_ERRORS = (ElementTree.ParseError, LookupError, ValueError)
 
 
 def category_names(path: str | Path) -> tuple[str, ...]:
@@ -163,13 +163,6 @@ def listed(texts: Sequence[str], most: int = 10) -> str:
     return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses the declarations by which a small XML file grows without bound."""
-
-    def doctype(self, name: str, _pubid: str | None, _system: str | None) -> None:
-        raise InputError(f"document type {name!r} declared")
-
-
 def _sidecar_names(sidecar: Path) -> list[str]:
     """`<CategoryNames>` of band 1 in a GDAL sidecar; empty when there is none."""
     if not sidecar.is_file():
@@ -177,8 +170,8 @@ def _sidecar_names(sidecar: Path) -> list[str]:
     if sidecar.stat().st_size > _LARGEST_SIDECAR:
         raise InputError(f"{sidecar}: {sidecar.stat().st_size} bytes is no list of class names")
     try:
-        root = _parsed(sidecar.read_bytes())
-    except (*_XML_ERRORS, OSError) as error:
+        root = parsed(sidecar.read_bytes())
+    except (*XML_ERRORS, OSError) as error:
         raise InputError(f"{sidecar}: cannot be read as a GDAL sidecar: {error}") from error
     return [node.text or "" for node in root.iterfind("PAMRasterBand[@band='1']//Category")]
 
@@ -188,12 +181,12 @@ def _known_names(vrt: bytes) -> list[str]:
     if len(vrt) > _LARGEST_SIDECAR:
         return []
     try:
-        band = _parsed(vrt).find("VRTRasterBand[@band='1']")
+        band = parsed(vrt).find("VRTRasterBand[@band='1']")
         if band is None:
             return []
         categories = [node.text or "" for node in band.iterfind("CategoryNames/Category")]
         return categories or _table_names(band.find("GDALRasterAttributeTable"))
-    except (*_XML_ERRORS, OverflowError):  # no UTF-8 text, no numbers, too few of them
+    except (*XML_ERRORS, OverflowError):  # no UTF-8 text, no numbers, too few of them
         return []
 
 
@@ -212,8 +205,3 @@ def _table_names(table: ElementTree.Element | None) -> list[str]:
         if 0 <= value <= _LARGEST_VALUE:
             names[value] = cells[named]
     return [names.get(value, "") for value in range(max(names, default=-1) + 1)]
-
-
-def _parsed(text: bytes) -> ElementTree.Element:
-    parser = ElementTree.XMLParser(target=_NoDoctype())  # noqa: S314 - no DTD, size is bounded
-    return ElementTree.fromstring(text, parser)  # noqa: S314 - as above
