@@ -28,6 +28,7 @@ from hsiclust.grid import Piece, PixelGrid, Window
 from hsiclust.hdf5 import is_hdf5, is_hdf5_name, open_hdf5, split_name
 from hsiclust.load import Decoding
 from hsiclust.products import hdf5_cube
+from hsiclust.productxml import with_metadata
 from hsiclust.rasters import (
     GDAL_CACHE_BYTES,
     GdalReader,
@@ -273,17 +274,25 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     raw = _raw_cube(path, dataset)
     header = envi_header(dataset) if dataset.driver == "ENVI" else {}
     names = band_names(dataset)
-    fills = Fills.of(dataset.nodatavals, dtype) if nodata is None else Fills(float(nodata))
-    reader = GdalReader(path, kept_bytes(dataset), dtype.name, fills)
-    return Scene(
-        path=path,
-        grid=grid_of(dataset),
-        bands=describe_bands(
+    facts = with_metadata(
+        path,
+        describe_bands(
             names or [""] * dataset.count,
             header,
             [dataset.tags(band, ns="IMAGERY") for band in dataset.indexes],
             [dataset.tags(band) for band in dataset.indexes],
         ),
+    )
+    if nodata is None:
+        said = [facts.nodata if each is None else each for each in dataset.nodatavals]
+        fills = Fills.of(said, dtype)
+    else:
+        fills = Fills(float(nodata))
+    reader = GdalReader(path, kept_bytes(dataset), dtype.name, fills)
+    return Scene(
+        path=path,
+        grid=grid_of(dataset),
+        bands=facts.bands,
         dtype=dtype.name,
         nodata=fills.common,
         layout=_layout(dataset, raw),
@@ -292,7 +301,11 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
         sources=_sources(path, dataset) + (mask_file(path) if has_mask(dataset) else ()),
         masking=_masking(reader, raw) if has_mask(dataset) else None,
         loose=loose_place(dataset),
-        unread=(*unread_lists(header, dataset.count), *([_NO_TEXT] if names is None else [])),
+        unread=(
+            *unread_lists(header, dataset.count),
+            *facts.unread,
+            *([_NO_TEXT] if names is None else []),
+        ),
     )
 
 
