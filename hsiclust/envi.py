@@ -32,7 +32,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?(\.?[0-9]|nan|inf)", re.IGNORECASE)
 _GZIP_SIZE = 4  # bytes at the end of a gzip file that say how many are compressed in it
 _PART_BYTES = 2**20
-_DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub")
+_DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".cub", ".hyspex")
 
 
 def raw_envi(path: str, header: Mapping[str, str], shape: tuple[int, int, int]) -> RawCube | None:

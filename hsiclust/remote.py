@@ -35,7 +35,7 @@ _ALONE = (".tif", ".tiff", ".jp2")
 # A piece of each of 250 bands has to find room, or those of BSQ would be asked for again and again.
 # GDAL takes both from the first remote file that a process opens.
 _RAW_PIECES = {"CPL_VSIL_CURL_CHUNK_SIZE": str(2**18), "CPL_VSIL_CURL_CACHE_SIZE": str(2**26)}
-_DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")
+_DATA_SUFFIXES = ("", ".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".hyspex")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 

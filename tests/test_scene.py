@@ -263,7 +263,7 @@ def test_a_compression_that_geotiff_does_not_have(tmp_path: Path) -> None:
     assert np.array_equal(scene.read(Window(3, 4, 10, 11), (2, 0)), cube[[2, 0], 3:13, 4:15])
 
 
-@pytest.mark.parametrize("name", ["a.img", "a.bsq", "a"])
+@pytest.mark.parametrize("name", ["a.img", "a.bsq", "a.hyspex", "a"])
 def test_the_header_stands_for_its_data_file(tmp_path: Path, name: str) -> None:
     cube = fields_cube(5, 6, 3)[0]
     path = write_envi(tmp_path / name, cube)
