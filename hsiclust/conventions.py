@@ -34,12 +34,14 @@ _ROW_NAMES = frozenset(
     {
         *("y", "row", "rows", "nrows", "line", "lines", "lat", "latitude", "northing"),
         *("downtrack", "along_track"),
+        *("scans", "number_of_scans", "number_of_lines"),  # of OCI
     }
 )
 _COL_NAMES = frozenset(
     {
         *("x", "col", "cols", "ncols", "column", "columns", "sample", "samples"),
         *("lon", "longitude", "easting", "crosstrack", "across_track"),
+        *("pixels", "ccd_pixels", "pixels_per_line"),
     }
 )
 _WAVELENGTH_NAMES = frozenset(
@@ -144,6 +146,7 @@ def _band_axis(cube: Variable, others: Sequence[Variable]) -> int | None:
         named = other if len(other) == 1 else []
     if not named:
         lengths = {each.array.shape[0] for each in _spectral(others, _WAVELENGTH_NAMES)}
+        lengths.update(map(len, _own_lists(cube, "wavelength", "wavelengths").values()))
         named = [axis for axis in range(3) if cube.array.shape[axis] in lengths]
     return named[0] if len(named) == 1 else None
 
@@ -165,11 +168,13 @@ def find_bands(cube: Variable, others: Sequence[Variable], axis: int) -> Bands:
     """What arrays and attributes say about a cube's bands."""
     count = cube.array.shape[axis]
     fitting = [each for each in others if each.array.shape == (count,)]
-    # A coordinate of the band axis that has a unit of length holds wavelengths under any name.
+    # What lies along the band axis and has a unit of length holds wavelengths, if it is called like
+    # that axis or has them in its name (`red_wavelength` of `red_bands`).
     centres = _spectral(fitting, _WAVELENGTH_NAMES) or [
         each
         for each in fitting
-        if each.name == cube.dims[axis] and is_wavelength_unit(_text(each.attributes.get("units")))
+        if is_wavelength_unit(_text(each.attributes.get("units")))
+        and cube.dims[axis] in {each.name, *(each.dims if "wavelength" in each.name else ())} - {""}
     ]
     if not centres:
         return _bands_of_attributes(cube, count)
@@ -185,16 +190,24 @@ def find_bands(cube: Variable, others: Sequence[Variable], axis: int) -> Bands:
 
 def _bands_of_attributes(cube: Variable, count: int) -> Bands:
     lower = {key.lower(): value for key, value in cube.attributes.items()}
-    lists = {
-        key: np.asarray(lower[key]).ravel().tolist()
-        for key in ("wavelength", "wavelengths", "fwhm", "bbl")
-        if key in lower and np.size(lower[key]) == count
-    }
+    found = _own_lists(cube, "wavelength", "wavelengths", "fwhm", "bbl", "good_wavelengths")
+    lists = {key: values for key, values in found.items() if len(values) == count}
     units = _text(lower.get("wavelength_units") or lower.get("wavelength units"))
     centres = lists.get("wavelength") or lists.get("wavelengths")
     if centres is None:
         return Bands(count, ("",) * count)
-    return bands_of_lists(count, centres, units, fwhm=lists.get("fwhm"), good=lists.get("bbl"))
+    good = lists.get("bbl") or lists.get("good_wavelengths")
+    return bands_of_lists(count, centres, units, fwhm=lists.get("fwhm"), good=good)
+
+
+def _own_lists(cube: Variable, *names: str) -> dict[str, list[Any]]:
+    """Attributes of a cube that are lists of numbers, by their names in lower case."""
+    lower = {key.lower(): np.asarray(value).ravel() for key, value in cube.attributes.items()}
+    return {
+        name: lower[name].tolist()
+        for name in names
+        if name in lower and lower[name].dtype.kind in "iufb"
+    }
 
 
 def find_grid(

@@ -1,7 +1,7 @@
 """Hyperspectral products in HDF5 that describe themselves in ways of their own.
 
-EMIT (NASA, netCDF-4), PRISMA (ASI, HDF-EOS5), NEON AOP (HDF5): each is known by its structure,
-and the name of the file alone stands for its cube.
+EMIT (NASA, netCDF-4), PRISMA (ASI, HDF-EOS5), Tanager (Planet, HDF-EOS5), NEON AOP (HDF5): each is
+known by its structure, and the name of the file alone stands for its cube.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from affine import Affine
 
 from hsiclust.bands import Bands, bands_of_lists
+from hsiclust.conventions import Variable, cube_facts
 from hsiclust.cube import CubeFacts, CubePart, check_array
 from hsiclust.errors import InputError
 from hsiclust.grid import PixelGrid
@@ -27,6 +29,8 @@ _EMIT_CUBES = ("reflectance", "radiance")
 _EMIT_SWATH = "its pixels lie as the sensor saw them (EMIT swath), and its map will have no place"
 _PRISMA = re.compile(r"PRS_L(?:1|2B|2C|2D)_HCO")
 _PRISMA_PIXEL = 30.0  # metres
+_TANAGER = "HDFEOS/{}/HYP"
+_TANAGER_CUBES = ("surface_reflectance", "toa_radiance")
 _NEON_CUBE = "Reflectance_Data"
 _NEON_WINDOWS = ("Band_Window_1_Nanometers", "Band_Window_2_Nanometers")
 
@@ -48,13 +52,14 @@ def hdf5_cube(name: str) -> CubeFacts | None:
     return (
         _emit(file, array)
         or _prisma(file, array)
+        or _tanager(file, array)
         or _neon(file, array)
         or general_cube(file, array)
     )
 
 
 def _emit(file: Hdf5File, array: str | None) -> CubeFacts | None:
-    if file.object("sensor_band_parameters") is None:
+    if any(file.object(name) is None for name in ("sensor_band_parameters", "location")):
         return None
     chosen = array or next((name for name in _EMIT_CUBES if file.object(name) is not None), None)
     facts = general_cube(file, chosen) if chosen is not None else None
@@ -171,6 +176,49 @@ def _joined(bands: list[Bands]) -> Bands:
         fwhm=tuple(value for each in bands for value in each.fwhm or ()),
         units="nm",
     )
+
+
+def _tanager(file: Hdf5File, array: str | None) -> CubeFacts | None:
+    for kind in ("GRIDS", "SWATHS"):  # ortho, basic
+        for cube in _TANAGER_CUBES:
+            name = f"{_TANAGER.format(kind)}/Data Fields/{cube}"
+            if file.object(name) is not None and array in {None, name, name.replace(" ", "_")}:
+                return _tanager_facts(file, name, kind)
+    return None
+
+
+def _tanager_facts(file: Hdf5File, name: str, kind: str) -> CubeFacts:
+    """A cube that has its bands first, and wavelengths and the rest as attributes."""
+    array, axes = file[name], (0, 1, 2)
+    check_array(f"{file.path}: {name}", array)
+    if len(array.shape) != 3:
+        raise InputError(
+            f"{file.path}: {name} has the shape {array.shape}, not bands, rows, columns"
+        )
+    cube = Variable(name, array, ("band", "y", "x"), attributes_of(array))
+    facts = cube_facts(file.path, cube, (), axes, hdf5_layout(array, axes))
+    return replace(facts, grid=_tanager_grid(file, kind, *array.shape[1:]))
+
+
+def _tanager_grid(file: Hdf5File, kind: str, rows: int, cols: int) -> PixelGrid:
+    """The grid of an ortho product, by the outer corners of HDF-EOS; a basic one has none."""
+    said = _text(file, "HDFEOS INFORMATION/StructMetadata.0").partition('GridName="HYP"')[2]
+    said = said if kind == "GRIDS" else ""
+    corners = [
+        re.search(rf"{corner}=\(([^,)]+),([^,)]+)\)", said)
+        for corner in ("UpperLeftPointMtrs", "LowerRightMtrs")
+    ]
+    try:
+        (west, north), (east, south) = (tuple(map(float, at.groups())) for at in corners if at)
+    except ValueError:
+        west = east = north = south = 0.0
+    if not (east > west and north > south):
+        log.warning("%s: a Tanager swath without a map grid; its map will have no place", file.path)
+        return PixelGrid(rows, cols)
+    code = attributes_of(file.root[_TANAGER.format(kind)]).get("epsg_code", "")
+    crs = known_crs(file.path, [str(np.asarray(code).ravel()[0])])
+    width, height = (east - west) / cols, (north - south) / rows
+    return PixelGrid(rows, cols, Affine(width, 0.0, west, 0.0, -height, north), crs)
 
 
 def _neon(file: Hdf5File, array: str | None) -> CubeFacts | None:

@@ -450,3 +450,124 @@ def test_identity_follows_the_file(tmp_path: Path) -> None:
     shutil.copy(path, tmp_path / "b.h5")
     (tmp_path / "b.h5").replace(path)
     assert Scene.open(name).identity != first
+
+
+def write_tanager(path: Path, cube: NDArray[np.float32], kind: str = "GRIDS") -> Path:
+    """`(band, row, col)` as a Tanager product of Planet: ortho (a grid) or basic (a swath)."""
+    bands, rows, cols = cube.shape
+    with h5py.File(path, "w") as file:
+        group = file.create_group(f"HDFEOS/{kind}/HYP")
+        for name in ("surface_reflectance", "surface_reflectance_uncertainty"):
+            data = group.create_dataset(f"Data Fields/{name}", data=cube, chunks=(5, 8, 10))
+            data.attrs["wavelengths"] = np.linspace(376, 2499, bands)
+            data.attrs["fwhm"] = np.full(bands, 5.5)
+            data.attrs["good_wavelengths"] = (np.arange(bands) != 4).astype(np.uint8)
+            data.attrs["_FillValue"] = np.float32(-9999)
+        group.create_dataset("Data Fields/nodata_pixels", data=np.zeros((rows, cols), np.uint8))
+        group.attrs["epsg_code"] = 32633
+        structure = (
+            f'GROUP=GRID_1\n\t\tGridName="HYP"\n\t\tXDim={cols}\n\t\tYDim={rows}\n'
+            "\t\tUpperLeftPointMtrs=(400000.000000,5800000.000000)\n"
+            f"\t\tLowerRightMtrs=({400000 + 30 * cols}.000000,{5800000 - 30 * rows}.000000)\n"
+            "\t\tProjection=HE5_GCTP_UTM\n\t\tPixelRegistration=HE5_HDFE_CORNER\n"
+        )
+        file["HDFEOS INFORMATION/StructMetadata.0"] = np.bytes_(structure.encode())
+    return path
+
+
+@pytest.mark.parametrize("cols", [COLS, ROWS, BANDS])
+def test_tanager(tmp_path: Path, cols: int) -> None:
+    cube = fields_cube(ROWS, cols, BANDS)[0].astype(np.float32)
+    scene = Scene.open(write_tanager(tmp_path / "x_ortho_sr_hdf5.h5", cube))
+    assert np.array_equal(scene.read(), cube)
+    assert scene.grid.transform == Affine(30, 0, 400000, 0, -30, 5800000)
+    assert scene.grid.crs == UTM
+    assert scene.nodata == -9999
+    assert scene.bands.wavelengths is not None
+    assert scene.bands.wavelengths[::11] == (376.0, 2499.0)
+    assert scene.bands.fwhm == (5.5,) * BANDS
+    assert scene.bands.usable() == (0, 1, 2, 3, *range(5, BANDS))
+
+
+def test_another_array_of_tanager(tmp_path: Path) -> None:
+    cube = fields_cube(ROWS, COLS, BANDS)[0].astype(np.float32)
+    path = write_tanager(tmp_path / "a.h5", cube)
+    name = f'HDF5:"{path}"://HDFEOS/GRIDS/HYP/Data_Fields/surface_reflectance'
+    assert Scene.open(name).grid.georeferenced
+    other = Scene.open(f"{name}_uncertainty")  # its own attributes tell its band axis
+    assert np.array_equal(other.read(), cube)
+    assert other.bands.wavelengths is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "corner"), [("SWATHS", "400000.000000"), ("GRIDS", "west"), ("GRIDS", "999999.0")]
+)
+def test_tanager_without_a_map_grid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, corner: str
+) -> None:
+    cube = fields_cube(ROWS, COLS, BANDS)[0].astype(np.float32)
+    path = write_tanager(tmp_path / "a.h5", cube, kind)
+    with h5py.File(path, "r+") as file:
+        text = file["HDFEOS INFORMATION/StructMetadata.0"][()]
+        del file["HDFEOS INFORMATION/StructMetadata.0"]
+        changed = text.replace(b"(400000.000000", b"(" + corner.encode())
+        file["HDFEOS INFORMATION/StructMetadata.0"] = np.bytes_(changed)
+    scene = Scene.open(path)
+    assert not scene.grid.georeferenced
+    assert np.array_equal(scene.read(), cube)
+    assert "Tanager swath without a map grid" in caplog.text
+
+
+def test_a_tanager_cube_of_two_axes(tmp_path: Path) -> None:
+    with h5py.File(path := tmp_path / "a.h5", "w") as file:
+        file["HDFEOS/GRIDS/HYP/Data Fields/toa_radiance"] = np.zeros((4, 5))
+    with pytest.raises(InputError, match=r"has the shape \(4, 5\), not bands, rows, columns"):
+        Scene.open(path)
+
+
+def write_oci(path: Path, name: str, axes: tuple[str, str, str], band: int, waves: str) -> Path:
+    """A cube of PACE OCI: dimensions without coordinates, wavelengths in a group of their own."""
+    shape = [BANDS if axis == band else (ROWS, COLS)[axis - (band < axis)] for axis in range(3)]
+    with h5py.File(path, "w") as file:
+        scales = [dimension(file, axis, size) for axis, size in zip(axes, shape, strict=True)]
+        data = file.create_dataset(name, data=np.arange(np.prod(shape)).reshape(shape))
+        for axis, scale in enumerate(scales):
+            data.dims[axis].attach_scale(scale)
+        centres = file.create_dataset(f"sensor_band_parameters/{waves}", data=CENTRES)
+        centres.attrs["units"] = "nm"
+        centres.dims[0].attach_scale(scales[band])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "band", "waves"),
+    [
+        ("observation_data/rhot_red", ("red_bands", "scans", "pixels"), 0, "red_wavelength"),
+        (
+            "observation_data/rhot_blue",
+            ("blue_bands", "number_of_scans", "ccd_pixels"),
+            0,
+            "blue_wavelength",
+        ),
+        (
+            "geophysical_data/Rrs",
+            ("number_of_lines", "pixels_per_line", "wavelength_3d"),
+            2,
+            "wavelength_3d",
+        ),
+    ],
+)
+def test_oci(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    axes: tuple[str, str, str],
+    band: int,
+    waves: str,
+) -> None:
+    path = write_oci(tmp_path / "PACE_OCI.nc", name, axes, band, waves)
+    scene = Scene.open(f'NETCDF:"{path}":{name}')
+    assert (scene.bands.count, scene.grid.rows, scene.grid.cols) == (BANDS, ROWS, COLS)
+    assert scene.bands.wavelengths is not None
+    assert np.allclose(scene.bands.wavelengths, CENTRES)
+    assert "EMIT" not in caplog.text
