@@ -124,10 +124,10 @@ def common_type(path: str, dataset: DatasetReader) -> np.dtype[Any]:
 def envi_header(dataset: DatasetReader) -> dict[str, str]:
     """Fields of an ENVI header by their names in lower case: GDAL takes them in any.
 
-    Those that are not UTF-8 text are left out.
+    Blanks in them are underscores. Those that are not UTF-8 text are left out.
     """
     fields: dict[str, str] = dataset.tags(ns="ENVI")
-    return {key.lower(): value for key, value in fields.items()}
+    return {key.lower().replace(" ", "_"): value for key, value in fields.items()}
 
 
 def as_vrt(dataset: DatasetReader) -> bytes:

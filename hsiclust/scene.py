@@ -272,7 +272,7 @@ def _describe(path: str, dataset: DatasetReader, nodata: float | None) -> Scene:
     _check_axes(path, dataset)
     dtype = common_type(path, dataset)
     raw = _raw_cube(path, dataset)
-    header = envi_header(dataset) if dataset.driver == "ENVI" else {}
+    header = envi_header(dataset)  # others keep it as well: the EnMAP-Box in VRTs and GeoTIFFs
     names = band_names(dataset)
     facts = with_metadata(
         path,

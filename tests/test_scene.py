@@ -372,6 +372,20 @@ def test_envi_header_fields(tmp_path: Path) -> None:
     assert Scene.open(path, nodata=7).nodata == 7
 
 
+@pytest.mark.parametrize("suffix", ["tif", "vrt"])
+@pytest.mark.parametrize("units", ["wavelength_units", "wavelength units"])
+def test_envi_header_fields_of_other_formats(tmp_path: Path, suffix: str, units: str) -> None:
+    path = write_raster(tmp_path / "a.tif", fields_cube(5, 6, 3)[0])
+    if suffix == "vrt":
+        rasterio.shutil.copy(path, path := tmp_path / "a.vrt", driver="VRT")
+    with rasterio.open(path, "r+") as dataset:
+        lists = {"wavelength": "{0.42, 0.5, 1.3}", "fwhm": "{.01, .01, .02}", "bbl": "{1, 1, 0}"}
+        dataset.update_tags(ns="ENVI", **lists, **{units: "Micrometers"})
+    bands = Scene.open(path).bands
+    assert (bands.wavelengths, bands.fwhm) == ((420.0, 500.0, 1300.0), (10.0, 10.0, 20.0))
+    assert (bands.units, bands.usable()) == ("Micrometers", (0, 1))
+
+
 def test_the_demonstration_scene() -> None:
     scene = Scene.open(demo_scene())
     assert (scene.bands.count, scene.grid.rows, scene.grid.cols) == (200, 145, 145)
