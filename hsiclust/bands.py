@@ -100,7 +100,7 @@ def describe_bands(
         or _sharpened(_imagery_wavelengths(imagery), _tagged_wavelengths(tags))
         or _named_wavelengths(names)
     )
-    flags = _numbers(header.get("bbl"), count)
+    flags = _numbers(header.get("bbl"), count) or _column(_lower(tags), "bbl", 1.0)
     good = None if flags is None else tuple(flag > 0 for flag in flags)
     if found is None:
         return Bands(count, tuple(names), good=good)
@@ -194,7 +194,7 @@ def _imagery_wavelengths(imagery: Tags) -> _Spectral | None:
 
 def _tagged_wavelengths(tags: Tags) -> _Spectral | None:
     """Band tags "wavelength", "fwhm", "wavelength_units", in any case, as many tools write."""
-    lower = [{key.lower(): value for key, value in tag.items()} for tag in tags]
+    lower = _lower(tags)
     centres = _column(lower, "wavelength", 1.0)
     if centres is None:
         return None
@@ -273,6 +273,11 @@ def _numbers(text: str | None, count: int) -> list[float] | None:
     except ValueError:
         return None
     return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None
+
+
+def _lower(tags: Tags) -> Tags:
+    """Tags by their names in lower case."""
+    return [{key.lower(): value for key, value in tag.items()} for tag in tags]
 
 
 def _column(tags: Tags, key: str, factor: float) -> tuple[float, ...] | None:

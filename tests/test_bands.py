@@ -74,6 +74,17 @@ def test_imagery_and_plain_tags() -> None:
     assert describe_bands(["a", "b", "c"], {}, NONE, plain).wavelengths == (400.0, 500.0, 600.0)
 
 
+@pytest.mark.parametrize(
+    ("flags", "usable"), [(("1", "0", "1"), (0, 2)), (("1", "x", "0"), (0, 1, 2))]
+)
+def test_bad_bands_as_tags(flags: tuple[str, ...], usable: tuple[int, ...]) -> None:
+    """As the EnMAP-Box writes them."""
+    tags = [{"BBL": flag} for flag in flags]
+    assert describe_bands(["", "", ""], {}, NONE, tags).usable() == usable
+    header = {"bbl": "{0, 1, 1}"}
+    assert describe_bands(["", "", ""], header, NONE, tags).usable() == (1, 2)
+
+
 def test_tags_that_are_no_wavelengths() -> None:
     tags = [{"wavelength": "400"}, {"wavelength": "nan"}]
     assert describe_bands(["", ""], {}, [{}, {}], tags).wavelengths is None
