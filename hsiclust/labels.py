@@ -26,6 +26,7 @@ from hsiclust.location import (
     UNREADABLE,
     Location,
     is_there,
+    names_in,
     open_array,
     open_group,
     put,
@@ -122,7 +123,8 @@ class LabelStore:
         if not isinstance(self.path, Path):  # no lock keeps others from one on S3
             return True
         try:
-            return bool(open_array(self.path, "done", "r")[:].any())
+            open_array(self.path, "done", "r")
+            return bool(self._done())
         except UNREADABLE:
             return True
 
@@ -167,13 +169,27 @@ class LabelStore:
 
     def missing(self) -> list[int]:
         """Tiles that are not labelled yet."""
-        with storage_errors(self.path):
-            return [int(index) for index in np.flatnonzero(self._array("done")[:] == 0)]
+        done = self._done()
+        return [index for index in range(len(self.tiles)) if index not in done]
 
     def missing_of(self, tiles: range) -> list[int]:
         """Those of neighbouring tiles that are not labelled yet."""
-        done = self._array("done")[tiles.start : tiles.stop]
+        if isinstance(self.path, Path):
+            return [index for index in tiles if not self._is_done(index)]
+        done = self._array("done")[tiles.start : tiles.stop]  # asks for all at the same time
         return [tiles[int(place)] for place in np.flatnonzero(done == 0)]
+
+    def _done(self) -> set[int]:
+        """Tiles whose flag is there: where one is taken back, Zarr removes its chunk."""
+        return {int(name) for name in names_in(self.path / "done" / "c") if name.isdecimal()}
+
+    def _is_done(self, index: int) -> bool:
+        return is_there(self._chunk("done", (index,)))
+
+    def _chunk(self, name: str, place: tuple[int, ...]) -> Location:
+        """Where a chunk of an array lies."""
+        key: str = self._array(name).metadata.encode_chunk_key(place)
+        return self.path / name / key
 
     def write(
         self, tile: Tile, labels: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
@@ -202,7 +218,7 @@ class LabelStore:
             whole[tuple(map(slice, values.shape))] = values
             values = whole
         data = _COMPRESSION.encode(np.ascontiguousarray(values, np.uint8))
-        put(self.path / name / array.metadata.encode_chunk_key(place), data)
+        put(self._chunk(name, place), data)
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Labels of a window of the area, `(row, col)`; 0 where there are none yet.
@@ -244,13 +260,14 @@ class LabelStore:
         Raises:
             ValueError: One is gone whose flag is set.
         """
-        array, done = self._array(name), self._array("done")
+        fill = self._array(name).fill_value
         for part in window.cut(self.tiles.tile_rows, self.tiles.tile_cols):
-            if (values[part.relative_to(window).slices] != array.fill_value).any():
+            if (values[part.relative_to(window).slices] != fill).any():
                 continue
             row, col = place = self._place(part)
-            chunk = self.path / name / array.metadata.encode_chunk_key(place)
-            if done[row * self.tiles.across + col] and not is_there(chunk):
+            if is_there(self._chunk(name, place)):
+                continue
+            if self._is_done(row * self.tiles.across + col):
                 raise ValueError("a chunk is gone")
 
     def _forget(self, window: Window) -> None:

@@ -153,6 +153,26 @@ def is_there(where: Location) -> bool:
     return True
 
 
+def names_in(where: Location) -> set[str]:
+    """Names of the files of a folder, or of the objects of a prefix; none where it is not there.
+
+    One listing, where Zarr would open each chunk of an array to learn which there are.
+
+    Raises:
+        OSError: The folder cannot be read.
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, Path):
+        with suppress(FileNotFoundError):
+            return {file.name for file in where.iterdir()}
+        return set()
+    with storage_errors(where):
+        import obstore
+
+        parts = obstore.list(s3_client(where.bucket), where.key)
+        return {item["path"].rpartition("/")[2] for part in parts for item in part}
+
+
 def put(where: Location, data: bytes) -> None:
     """Write a file or object: whoever reads it meanwhile finds what was there before.
 
