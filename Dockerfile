@@ -8,6 +8,9 @@
 # fetch gigabytes that nobody asked for.
 # VARIANT=cuda takes torch from the default index, where its wheel brings the CUDA libraries; the
 # host needs the NVIDIA driver and its container toolkit: docker run --gpus all ...
+#
+# Nothing can be installed into a container that runs, so the image reads EMIT, PRISMA, NEON and S3 as
+# it is. ONNX files want 400 MB more: --build-arg EXTRAS=hdf5,s3,onnx
 
 ARG BASE=python:3.11-slim-bookworm
 
@@ -31,13 +34,16 @@ RUN torch="$(grep '^torch==' constraints.txt)" \
     esac \
     && { /opt/hsiclust/bin/pip install -c constraints.txt \
             ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} "${torch}" \
-        || { echo "no ${torch} found: give --build-arg TORCH_INDEX_URL=..., see the head of the Dockerfile" >&2; \
+        || { echo "pip could not install ${torch}, its own lines above say why. Where none was found:" \
+                "give --build-arg TORCH_INDEX_URL=..., see the head of the Dockerfile" >&2; \
              exit 1; }; }
 
 # The wheel, not the checkout: the image runs what a user installs.
+ARG EXTRAS=hdf5,s3
 COPY . ./
 RUN /opt/hsiclust/bin/pip wheel --no-deps --wheel-dir /wheel . \
-    && /opt/hsiclust/bin/pip install -c constraints.txt /wheel/*.whl \
+    && wheel="$(echo /wheel/*.whl)" \
+    && /opt/hsiclust/bin/pip install -c constraints.txt "${wheel}${EXTRAS:+[${EXTRAS}]}" \
     && /opt/hsiclust/bin/pip check
 
 

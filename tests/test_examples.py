@@ -1,9 +1,11 @@
 """The examples run, and give what they say."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from conftest import fields_cube, write_raster
 from hsiclust.legend import read_classes
 from hsiclust.palette import Classes, class_colours
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 
 
 def test_the_library_example(tmp_path: Path) -> None:
@@ -256,3 +259,16 @@ def test_a_cluster_that_is_stopped_lets_its_command_end_well(tmp_path: Path) -> 
     assert cluster.wait(timeout=60) == 75
     cluster.stdout.close()
     assert not (tmp_path / "scheduler.json").exists()
+
+
+def test_the_image_reads_all_kinds_of_scenes() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    default = re.search(r"^ARG EXTRAS=(.+)$", dockerfile, re.MULTILINE)
+    assert default is not None
+    assert set(default[1].split(",")) == {"hdf5", "s3"}
+    # pip only warns of an extra that the package does not have
+    asked = re.findall(r"EXTRAS=([\w,]+)", dockerfile)
+    names = {name for extras in asked for name in extras.split(",")}
+    assert names == {"hdf5", "s3", "onnx"}
+    assert names <= project["optional-dependencies"].keys()
