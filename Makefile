@@ -13,6 +13,11 @@ BENCHMARKS ?= clustering online large_scene dense_vs_original invariance kill_an
 # A part of the few-label table: all of it takes hours.
 FEWLABEL_ARGS ?= --per-class 10 --draws 2 --no-record
 
+# Blanks part the names in a rule: such a path would be made here and sought elsewhere.
+ifneq ($(words $(VENV)),1)
+$(error hsiclust: VENV is '$(VENV)': make takes no path with blanks: name another)
+endif
+
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX_URL),--extra-index-url "$(TORCH_INDEX_URL)")

@@ -272,3 +272,14 @@ def test_the_image_reads_all_kinds_of_scenes() -> None:
     names = {name for extras in asked for name in extras.split(",")}
     assert names == {"hdf5", "s3", "onnx"}
     assert names <= project["optional-dependencies"].keys()
+
+
+def test_an_environment_whose_path_has_blanks_is_refused_in_one_line(tmp_path: Path) -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("no make on this machine")
+    command = [make, "--dry-run", "demo", f"VENV={tmp_path}/a b"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"VENV is '{tmp_path}/a b': make takes no path with blanks" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
