@@ -34,6 +34,7 @@ from hsiclust.location import (
     stamp,
     storage_errors,
     store_location,
+    take_away,
     writing,
 )
 from hsiclust.output import remove
@@ -180,7 +181,7 @@ class LabelStore:
         return [tiles[int(place)] for place in np.flatnonzero(done == 0)]
 
     def _done(self) -> set[int]:
-        """Tiles whose flag is there: where one is taken back, Zarr removes its chunk."""
+        """Tiles whose flag is there; one that is taken back is gone."""
         return {int(name) for name in names_in(self.path / "done" / "c") if name.isdecimal()}
 
     def _is_done(self, index: int) -> bool:
@@ -272,11 +273,9 @@ class LabelStore:
 
     def _forget(self, window: Window) -> None:
         """Take back the flags of all tiles that meet a window of the area."""
-        with storage_errors(self.path):
-            done = self._array("done")
-            for part in window.cut(self.tiles.tile_rows, self.tiles.tile_cols):
-                row, col = self._place(part)
-                done[row * self.tiles.across + col] = 0
+        for part in window.cut(self.tiles.tile_rows, self.tiles.tile_cols):
+            row, col = self._place(part)
+            take_away(self._chunk("done", (row * self.tiles.across + col,)))
 
     def _place(self, part: Window) -> tuple[int, int]:
         """The chunk in which a part of the area begins."""

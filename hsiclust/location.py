@@ -196,6 +196,22 @@ def put(where: Location, data: bytes) -> None:
         raise
 
 
+def take_away(where: Location) -> None:
+    """Remove a file or object, if it is there.
+
+    Raises:
+        OSError: The disk does not let it go.
+        StorageError: S3 does not answer, or refuses.
+    """
+    if isinstance(where, Path):
+        where.unlink(missing_ok=True)
+        return
+    with storage_errors(where), suppress(FileNotFoundError):
+        import obstore
+
+        obstore.delete(s3_client(where.bucket), where.key)
+
+
 def remove_store(where: Location) -> None:
     """Remove a store, if anything is there; who is killed meanwhile leaves none that looks whole.
 

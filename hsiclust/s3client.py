@@ -59,7 +59,9 @@ def _cached_client(
             f"AWS_ENDPOINT_URL: {endpoint!r} is no server's; http://host:port is expected"
         )
     config: S3Config = {"skip_signature": unsigned}
-    if endpoint is not None:
+    if endpoint is not None and known.get(_ENDPOINTS[0]):  # the client takes it before the other
+        config["aws_endpoint_url_s3"] = endpoint
+    elif endpoint is not None:
         config["endpoint"] = endpoint
     return S3Store(
         bucket,

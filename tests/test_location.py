@@ -257,3 +257,21 @@ def test_a_store_of_version_2_is_not_opened(tmp_path: Path) -> None:
     assert not is_tile_store(tmp_path / "x.zarr")
     with pytest.raises(InputError):
         TileStore.open(tmp_path / "x.zarr")
+
+
+def test_a_store_on_s3_that_is_gone_is_said(s3: str) -> None:
+    store = LabelStore(location(URL), READING)
+    store.open_or_create("run", overwrite=False)
+    store.refuse_other("run")
+    store.remove()
+    with pytest.raises(HsiclustError, match="is gone, or the store of another run by now"):
+        store.refuse_other("run")
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_S3_ENDPOINT"])
+def test_other_names_of_an_endpoint(s3: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    obstore.put(s3server.bucket(), "run/x.zarr/zarr.json", b"{}")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_HTTPS", "NO")
+    monkeypatch.setenv(name, s3.removeprefix("http://"))
+    assert is_there(location(URL))

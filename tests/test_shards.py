@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from hsiclust import console
 from hsiclust.api import predict
 from hsiclust.cli import app
 from hsiclust.engine import EngineOptions
@@ -94,6 +95,7 @@ def test_a_merge_needs_no_memory_for_strips(
     with pytest.raises(MemoryPlanError, match="300 MiB are too little"):
         planned(folder, output)
     words = ["merge", str(scene), "-m", str(folder / "model.safetensors"), "-o", str(output)]
+    monkeypatch.setattr(console, "log_to_stderr", lambda quiet, verbose: None)
     done = CliRunner().invoke(app, [*words, "-q"])
     assert (done.exit_code, done.stdout) == (0, f"{output}\n")
     assert output.read_bytes() == (folder / "whole.tif").read_bytes()
