@@ -1,4 +1,5 @@
 import logging
+import os
 import resource
 import warnings
 from dataclasses import dataclass
@@ -387,6 +388,15 @@ def test_a_rehearsal_finds_what_gdal_cannot_do(tmp_path, driver, creation, messa
     with pytest.raises(UsageError, match=message) as raised:
         rehearse_map(GRID, output, CLASSES, MapFormat(driver, creation=creation), confidence=True)
     assert "/" not in str(raised.value).replace(str(output), "").replace("map/map.tif", "")
+
+
+def test_a_map_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A power cut leaves no name of a map that is not whole."""
+    flushed = []
+    monkeypatch.setattr("os.fsync", lambda file: flushed.append(os.fstat(file).st_ino))
+    path = put(tmp_path / "map.tif")
+    assert path.stat().st_ino in flushed
+    assert Path(f"{path}.aux.xml").stat().st_ino in flushed
 
 
 def test_a_rehearsal_finds_that_gdal_has_no_such_driver(tmp_path, monkeypatch):

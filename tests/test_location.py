@@ -1,5 +1,6 @@
+import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import obstore
@@ -15,7 +16,7 @@ from hsiclust.errors import HsiclustError, InputError, OutputExistsError, Storag
 from hsiclust.facts import info
 from hsiclust.grid import Window
 from hsiclust.labels import LabelStore, Record
-from hsiclust.location import S3Url, is_there, location, remove_store, store_location
+from hsiclust.location import S3Url, is_there, location, remove_store, stamp, store_location
 from hsiclust.rasters import open_raster
 from hsiclust.readplan import ReadPlan
 from hsiclust.staging import TileShape
@@ -48,6 +49,40 @@ def test_names_of_no_store() -> None:
         location("s3://bucket/")
     with pytest.raises(UsageError, match=r"ends in \.zarr"):
         store_location("s3://bucket/store")
+
+
+def test_who_is_killed_removing_a_store_leaves_none(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("c/0", "done/c/0", "zarr.json", "zz"):
+        obstore.put(s3server.bucket(), f"run/x.zarr/{key}", b"{}")
+    delete, asked = obstore.delete, []
+
+    def killed_at_the_second(*arguments: Any) -> None:
+        asked.append(arguments)
+        if len(asked) > 1:
+            raise Killed
+        delete(*arguments)
+
+    monkeypatch.setattr(obstore, "delete", killed_at_the_second)
+    with pytest.raises(Killed):
+        remove_store(location(URL))
+    assert not is_there(location(URL) / "zarr.json")
+    assert is_there(location(URL) / "c" / "0")
+
+
+def test_two_states_of_a_folder_differ(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"1")
+    states = [stamp(tmp_path)]
+    (tmp_path / "a" / "b").write_bytes(b"12")
+    states.append(stamp(tmp_path))
+    os.utime(tmp_path / "a" / "b", ns=(0, 2**62))
+    states.append(stamp(tmp_path))
+    (tmp_path / "a" / "c").touch()
+    states.append(stamp(tmp_path))
+    assert len(set(states)) == 4
+    assert stamp(tmp_path) == states[-1]
 
 
 def test_there_and_removed(s3: str) -> None:

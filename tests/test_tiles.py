@@ -67,6 +67,12 @@ def test_a_store_opens_as_it_was_made(store: TileStore) -> None:
     assert again.identity == store.identity
 
 
+def test_a_store_knows_its_kind_of_transform(fields: tuple[Path, Path], tmp_path: Path) -> None:
+    options = replace(OPTIONS, transform=TransformOptions(kind="pca"))
+    store = tile(str(fields[0]), tmp_path / "store.zarr", options)
+    assert TileStore.open(store.path).transform.kind == "pca"
+
+
 def test_invalid_pixels_are_marked_and_zero(tmp_path: Path) -> None:
     cube, _ = fields_cube()
     cube[3, 10:14, 20:30] = -9999
