@@ -559,7 +559,7 @@ def test_onnx_runtime_says_why_in_a_line_and_not_where_in_its_sources(
     assert "graph.cc" in str(refused.value.__cause__)
     with pytest.raises(ModelError, match=r"fails on .*invalid dimensions") as failed:
         OnnxLabeller(load_onnx(path), "cpu")(
-            Components(torch.zeros(_BANDS + 1, 9, 9), torch.ones(9, 9, dtype=torch.bool))
+            Components(torch.zeros(_BANDS + 1, 60, 60), torch.ones(60, 60, dtype=torch.bool))
         )
     assert "\n" in str(failed.value.__cause__)
     for message in (str(refused.value), str(failed.value)):
