@@ -22,11 +22,11 @@ def stop_on_signals() -> None:
 
 def heed_no_more() -> None:
     """From now on a signal is too late: what is left takes a moment, and the run ends as done."""
-    _handle_by(signal.SIG_IGN)
+    _handle_by(_too_late)
     signal.setitimer(signal.ITIMER_REAL, 0)  # nor is one heeded that waits for an import
 
 
-def _handle_by(handler: _Handler | signal.Handlers) -> None:
+def _handle_by(handler: _Handler) -> None:
     signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
         signal.signal(signal.SIGHUP, handler)
@@ -41,6 +41,10 @@ def _stop(number: int, frame: FrameType | None) -> None:
         f"stopped by {signal.Signals(number).name}; train, predict and tile go on where they were "
         "when started again"
     )
+
+
+def _too_late(_number: int, _frame: FrameType | None) -> None:
+    """Nothing is done."""
 
 
 def _is_importing(frame: FrameType | None) -> bool:
