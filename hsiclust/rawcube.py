@@ -28,7 +28,7 @@ INTERLEAVES: tuple[Interleave, ...] = get_args(Interleave)
 _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (2, 0, 1)}
 # Bytes that are read at once: they stay in the processor's cache until they are transformed. In BSQ
 # each band of a piece is a read of its own; larger ones are worth more there than the cache.
-_PIECE_BYTES = {"bsq": 2**24, "bil": 2**22, "bip": 2**22}
+_PIECE_BYTES = {"bsq": 2**23, "bil": 2**22, "bip": 2**22}
 # Bytes that the system is asked for at once: of a longer request Linux reads no more than its own
 # read-ahead, or the largest request of the disk, and forgets the rest.
 _ASKED_BYTES = 2**19

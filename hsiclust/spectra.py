@@ -26,6 +26,9 @@ Floats = NDArray[np.float64]
 _PART_VALUES = 2**20
 # BLAS multiplies by rows in blocks of so many; by the rest of a block it is half as fast.
 _BLAS_ROWS = 16
+# Multiplications of a product that OpenBLAS, with AVX-512, makes of the factors as they lie; for a
+# larger one it copies them first, which takes as long as the product where a factor is narrow.
+_SMALL_PRODUCT = 10**6
 _SCRATCH = Scratch()
 
 
@@ -134,7 +137,7 @@ class SpectralTransform:
                 spectra = centred.swapaxes(1, 2)
                 if not whole:
                     spectra[~valid[top : top + rows]] = 0.0
-                np.matmul(spectra, weights.T, out=found)
+                _multiply(spectra, weights, found)
                 components[top : top + rows] = found[:, :, : self.components]
 
     @cached_property
@@ -160,6 +163,23 @@ def part_of(bands: int, components: int, rows: int, cols: int) -> tuple[int, int
     found = _filled_up(components)
     rows = min(rows, max(1, _PART_VALUES // (max(bands, found) * cols)))
     return rows, rows * cols * (bands + found)
+
+
+def _multiply(
+    spectra: NDArray[np.float32], weights: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """`(row, col, B)` by `(C', B)` to `(row, col, C')`, some columns at a time in one call."""
+    rows, cols, bands = spectra.shape
+    step = max(_BLAS_ROWS, _SMALL_PRODUCT // weights.size // _BLAS_ROWS * _BLAS_ROWS)
+    whole = cols - cols % step
+    # Both factors the same way round.
+    factor = np.asarray(weights.T, order="C" if spectra.strides[2] == spectra.itemsize else "F")
+    if whole:
+        parts = (rows, whole // step, step)  # to part an axis copies nothing
+        found = out[:, :whole].reshape(*parts, -1)
+        np.matmul(spectra[:, :whole].reshape(*parts, bands), factor, out=found)
+    if whole < cols:
+        np.matmul(spectra[:, whole:], factor, out=out[:, whole:])
 
 
 def _filled_up(components: int) -> int:

@@ -96,8 +96,10 @@ class DenseEncoder(nn.Module):
         """`(N, C or more, H, W)` to `(N, width, H - 14, W - 14)`."""
         # The kernels of every library are fastest with the channels of a pixel side by side.
         values = values[:, : self.components].contiguous(memory_format=torch.channels_last)
-        encoded: Tensor = self.blocks(self.stem(values).relu_())
-        return encoded
+        values = self.stem(values).relu_()
+        for block in self.blocks:  # what a block was given is free when it is done
+            values = block(values)
+        return values
 
 
 class BasicBlock(nn.Module):
