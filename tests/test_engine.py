@@ -88,7 +88,7 @@ def test_threads_stay_here_and_workers_are_processes() -> None:
 def test_torch_and_blas_keep_their_threads() -> None:
     """In processes of their own: what matters is that torch was not used before."""
     run = "    list(t.run_tiles(t.where, t.Job(''), range(3), t.EngineOptions(threads=2)))\n"
-    # Libraries take no more threads than there are processors, or cores: what they do take is asked.
+    # Libraries take no more threads than there are processors, or cores: they are asked.
     assert _threads_after(run) == _threads_after("")
 
 
