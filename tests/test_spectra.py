@@ -159,11 +159,14 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_transform([(block, lonely)], range(9))
 
 
+@pytest.mark.parametrize("columns", [16, 48, 1000])
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "float32", ">f4"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
 def test_apply_takes_native_pixels_in_any_memory_order(
-    dtype: str, order: tuple[int, int, int]
+    dtype: str, order: tuple[int, int, int], columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whether the 50 columns are one product, or several and a rest."""
+    monkeypatch.setattr("hsiclust.spectra._SMALL_PRODUCT", columns * 9 * 16)
     block = noisy_block().round()
     transform = fit_transform(whole(block), range(9))
     stored = np.ascontiguousarray(block.transpose(order)).astype(np.dtype(dtype).newbyteorder("="))
