@@ -30,6 +30,7 @@ class LabelJob:
         precision: What the network computes in.
         identity: Hash of the scene or tile store that the run began with.
         digest: That of the model file.
+        passing: Whether the system need not keep what is read of the scene.
         begun: Whether an earlier run has labelled some of it: a worker then looks what.
     """
 
@@ -46,6 +47,7 @@ class LabelJob:
     precision: Precision
     identity: str
     digest: str
+    passing: bool = False
     begun: bool = False
 
     @property

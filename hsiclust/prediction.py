@@ -14,9 +14,10 @@ from threading import Thread
 from time import perf_counter
 from typing import cast
 
+from hsiclust import pagecache
 from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
-from hsiclust.devices import resolve_device
+from hsiclust.devices import resolve_device, total_memory
 from hsiclust.engine import Engine, opened
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
@@ -41,6 +42,8 @@ Progress = Callable[[int, int], None]
 _TRIAL_BLOCKS = 4
 # Most that the system is asked to read before anyone needs it; it has to fit into its memory.
 _FIRST_BYTES = 2**29
+# A file that takes more than this part of the memory, 1 / _KEPT_PART, is not worth keeping in it.
+_KEPT_PART = 16
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ def label_strips(
         plan.job,
         reading=store.reading,
         precision=cast(Precision, store.precision),
+        passing=_is_passing(plan),
         begun=len(missing) < len(store.tiles),
     )
     tiles = {strip: job.reading.tiles_of(strip) for strip in strips}
@@ -229,6 +233,21 @@ def label_strips(
                     advance(rows.after(tiles[strip]))
     job.check_source(plan.source.identity)
     return Labelling(count, resumed, labelled, clock)
+
+
+def _is_passing(plan: PredictPlan) -> bool:
+    """Whether the system need not keep what is read of a scene.
+
+    It may keep what it had before, or what takes a small part of the memory alone: another run may
+    read that again.
+    """
+    file = plan.source.scene.file if isinstance(plan.source, SceneComponents) else None
+    if file is None:
+        return False
+    with suppress(OSError):  # whoever reads says what is wrong
+        large = Path(file).stat().st_size * _KEPT_PART > total_memory()
+        return large and not pagecache.holds(file)
+    return False
 
 
 def _read_ahead(plan: PredictPlan, reading: ReadPlan, strips: list[int]) -> None:

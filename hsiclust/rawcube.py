@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from hsiclust import pagecache
 from hsiclust.errors import InputError
 from hsiclust.grid import Piece, Window
 from hsiclust.scratch import Scratch
@@ -29,9 +30,6 @@ _AXES: dict[str, tuple[int, int, int]] = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "b
 # Bytes that are read at once: they stay in the processor's cache until they are transformed. In BSQ
 # each band of a piece is a read of its own; larger ones are worth more there than the cache.
 _PIECE_BYTES = {"bsq": 2**23, "bil": 2**22, "bip": 2**22}
-# Bytes that the system is asked for at once: of a longer request Linux reads no more than its own
-# read-ahead, or the largest request of the disk, and forgets the rest.
-_ASKED_BYTES = 2**19
 # Lines are read whole when a window holds at least this part of them, 1 / _WORTH_A_GAP, and what
 # lies between two of its parts is no more than some pages: of long lines half is too much.
 _WORTH_A_GAP = 3
@@ -129,16 +127,18 @@ class RawCube:
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window's lines ahead, while something else is worked on."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        asked = [
-            (at, min(_ASKED_BYTES, start + size - at))
-            for start, size in self._stretches(window)
-            for at in range(start, start + size, _ASKED_BYTES)
-        ]
         with _opened(self.path) as file:
-            for at, size in asked:  # in few steps, as `_fill` reads
-                os.posix_fadvise(file, at, size, os.POSIX_FADV_WILLNEED)
+            pagecache.ask_for(file, list(self._stretches(window)))
+
+    def release(self, window: Window) -> None:
+        """Tell the system that it need not keep a window's lines, where it has the whole of them.
+
+        The rest of a line is read with another window, and the system reads and keeps it as one.
+        """
+        if window.cols < self.cols:
+            return
+        with _opened(self.path) as file:
+            pagecache.give_back(file, list(self._stretches(window)))
 
     def _stretches(self, window: Window) -> Iterator[tuple[int, int]]:
         """Where the lines of a window lie in the file: first byte, and how many."""

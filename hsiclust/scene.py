@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
+from hsiclust import pagecache
 from hsiclust.bands import Bands, describe_bands, unread_lists
 from hsiclust.conventions import is_of_rows_or_columns
 from hsiclust.cube import DECODED_BYTES, CubeFacts, CubeReader
@@ -58,6 +59,11 @@ _NO_TEXT = "its band names are ignored: they are not UTF-8 text"
 
 class Reader(Protocol):
     """Anything that copies windows of a cube into memory, from any thread or process."""
+
+    @property
+    def path(self) -> str:
+        """What it opens."""
+        ...
 
     def read(self, window: Window, bands: Sequence[int]) -> NDArray[np.generic]:
         """`(band, row, col)` in the file's data type and native byte order."""
@@ -129,6 +135,11 @@ class Scene:
     def name(self) -> str:
         """File name without folders."""
         return Path(self.path).name
+
+    @property
+    def file(self) -> str | None:
+        """The file on disk that holds all pixels, or names those that do; None where none does."""
+        return self.reader.path if Path(self.reader.path).is_file() else None
 
     @property
     def identity(self) -> str:
@@ -225,6 +236,16 @@ class Scene:
         """Ask the system to read a window ahead, where it can."""
         if isinstance(self.reader, RawCube | TiledCube):
             self.reader.prefetch(window)
+
+    def release(self, window: Window) -> None:
+        """Tell the system that it need not keep what has been read of a window.
+
+        Where only a library knows which bytes those are, it need keep none of the file.
+        """
+        if isinstance(self.reader, RawCube | TiledCube):
+            self.reader.release(window)
+        elif self.file is not None:
+            pagecache.give_back_all(self.file)
 
     def holds_data(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Pixels of `(band, row, col)`, bad bands already dropped, as `valid_pixels` tells them."""

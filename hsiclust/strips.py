@@ -85,12 +85,16 @@ class SceneStrips:
         source: What is read.
         plan: In which steps.
         threads: Strips that are at work at the same time.
+        passing: Whether the system is told that it need not keep what has been read.
     """
 
-    def __init__(self, source: SceneComponents, plan: ReadPlan, threads: int) -> None:
+    def __init__(
+        self, source: SceneComponents, plan: ReadPlan, threads: int, *, passing: bool = False
+    ) -> None:
         self.source = source
         self.plan = plan
         self.threads = threads
+        self.passing = passing
         # Above each step there is room for what the strip below its first row needs of the last.
         self._head = 2 * plan.tiles.halo
         self._steps: dict[int, _Step] = {}
@@ -181,6 +185,8 @@ class SceneStrips:
             step.unread -= 1
             if step.unread or step.found.done():
                 return
+        if self.passing:
+            self.source.scene.release(self.plan.step(number))
         with own_stream(self.source.device), clock.during("computing"):
             self._mirror(room.below(self._head), self._held(number))
         step.found.set_result(room)

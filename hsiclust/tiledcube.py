@@ -26,6 +26,11 @@ class TiledCube:
     places: tuple[tuple[int, ...], ...]
 
     @property
+    def path(self) -> str:
+        """The data file."""
+        return self.tile.path
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the file must hold."""
         last = max(place for row in self.places for place in row)
@@ -59,6 +64,11 @@ class TiledCube:
         """Ask the system to read a window's tiles ahead."""
         for tile, part, _ in self._tiles(window):
             tile.prefetch(part)
+
+    def release(self, window: Window) -> None:
+        """Tell the system that it need not keep a window's tiles."""
+        for tile, part, _ in self._tiles(window):
+            tile.release(part)
 
     def _tiles(self, window: Window) -> Iterator[tuple[RawCube, Window, Window]]:
         """The tiles that a window meets: each with its part of the window, and where it lies."""

@@ -75,7 +75,7 @@ def _opened(job: LabelJob) -> tuple[StripSource, TileLabeller, LabelStore]:
         return StoredStrips(source, job.reading, model.halo), label, store
     threads = threads_here(job.threads)
     shared = replace(source, scene=source.scene.shared_by(threads))
-    return SceneStrips(shared, job.reading, threads), label, store
+    return SceneStrips(shared, job.reading, threads, passing=job.passing), label, store
 
 
 @functools.lru_cache(maxsize=1)

@@ -777,6 +777,36 @@ def test_the_system_is_told_what_the_first_strips_need(
     assert (len(told) < len(set(needed))) == (room == 20_000)
 
 
+@pytest.mark.parametrize(
+    ("held", "memory", "kept"), [(False, 16, False), (False, 17, True), (True, 16, True)]
+)
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_the_system_need_not_keep_a_large_file_that_it_did_not_keep_before(
+    model: Path,
+    tmp_path: Path,
+    held: bool,
+    memory: int,
+    kept: bool,
+    compress: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = write_raster(tmp_path / "scene.tif", fields_cube()[0], nodata=-9999, compress=compress)
+    size, told = scene.stat().st_size, []
+
+    def remember(_file: int, at: int, count: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_DONTNEED:
+            told.append((at, count))
+
+    monkeypatch.setattr("hsiclust.pagecache.holds", lambda _: held)
+    monkeypatch.setattr("hsiclust.prediction.total_memory", lambda: size * memory - 1)
+    monkeypatch.setattr(os, "posix_fadvise", remember)
+    predict(str(scene), model, tmp_path / "map.tif", replace(HERE, tile=10))
+    assert bool(told) != kept
+    if told and compress == "none":
+        assert sum(count for _, count in told) == fields_cube()[0].astype("i2").nbytes
+    assert set(told) <= {(0, 0)} or compress == "none"
+
+
 def test_a_scene_that_is_replaced_meanwhile_has_no_map(
     fields: tuple[Path, Path], model: Path, tmp_path: Path
 ) -> None:

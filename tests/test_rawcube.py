@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hsiclust import rawcube
+from hsiclust import pagecache, rawcube
 from hsiclust.errors import InputError
 from hsiclust.grid import Window
 from hsiclust.rawcube import Interleave, RawCube
@@ -69,7 +69,8 @@ def test_windows_and_bands(
             found = raw.read(window, bands)
             assert found.dtype.isnative
             assert np.array_equal(found, cube[bands][:, *window.slices])
-            raw.prefetch(window)  # a hint: it must only do no harm
+            raw.prefetch(window)  # hints: they must only do no harm
+            raw.release(window)
 
 
 @pytest.mark.parametrize(("interleave", "lines"), LAYOUTS)
@@ -82,7 +83,7 @@ def test_the_system_is_asked_for_all_lines_of_a_window_bit_by_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(rawcube, "_ASKED_BYTES", 100)
+    monkeypatch.setattr(pagecache, "_ASKED_BYTES", 100)
     monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, __: asked.append((at, size)))
     raw, cube = write_cube(tmp_path / "a.raw", interleave, "<u2", lines)
     raw.prefetch(window)
@@ -93,6 +94,24 @@ def test_the_system_is_asked_for_all_lines_of_a_window_bit_by_bit(
     asked_for[:, window.slices[0]] = True
     places = np.flatnonzero(as_on_disk(asked_for, interleave, lines))
     assert found == {5 + 2 * int(place) + byte for place in places for byte in (0, 1)}
+
+
+@pytest.mark.parametrize(("interleave", "lines"), LAYOUTS)
+def test_the_system_need_not_keep_the_lines_of_a_window(
+    interleave: Interleave, lines: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same that it was asked for; of lines that are read in parts somebody needs the rest."""
+    told: dict[int, set[int]] = {os.POSIX_FADV_WILLNEED: set(), os.POSIX_FADV_DONTNEED: set()}
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda _, at, size, advice: told[advice].update(range(at, at + size))
+    )
+    raw, _ = write_cube(tmp_path / "a.raw", interleave, "<u2", lines)
+    raw.release(Window(3, 5, 4, 6))
+    assert not told[os.POSIX_FADV_DONTNEED]
+    raw.prefetch(Window(7, 0, 20, 45))
+    raw.release(Window(7, 0, 20, 45))
+    assert len(told[os.POSIX_FADV_DONTNEED]) == 20 * 45 * 7 * 2
+    assert told[os.POSIX_FADV_DONTNEED] == told[os.POSIX_FADV_WILLNEED]
 
 
 def test_lines_that_lie_together_are_one_read(

@@ -145,6 +145,17 @@ def test_the_system_is_asked_for_the_lines_of_tiles(
     assert changed.sum() == 30 * 32
 
 
+def test_the_system_need_not_keep_whole_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tile that is read in parts somebody needs the rest."""
+    scene = Scene.open(tiled(tmp_path / "a.tif"))
+    told: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _file, _at, size, _advice: told.append(size))
+    scene.release(Window(20, 30, 30, 36))  # two columns beside a tile at either side
+    assert sum(told) == 30 * 32 * 12 * 8
+
+
 def test_a_tile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tiled(tmp_path / "a.tif")
     scene = Scene.open(path)

@@ -24,12 +24,16 @@ GROUND = np.random.default_rng(0).normal(size=(3, ROWS, COLS)).astype(np.float32
 
 @dataclass
 class FakeScene:
-    """Asked to read ahead, it remembers what."""
+    """Asked to read ahead, or to keep no longer, it remembers what."""
 
     ahead: list[Window] = field(default_factory=list)
+    released: list[Window] = field(default_factory=list)
 
     def prefetch(self, window: Window) -> None:
         self.ahead.append(window)
+
+    def release(self, window: Window) -> None:
+        self.released.append(window)
 
 
 @dataclass
@@ -135,6 +139,16 @@ def test_what_comes_is_told_ahead() -> None:
     strips = strips_of(source, plan)
     check_strip(strips, plan, 0)
     assert source.scene.ahead == [plan.step(2), plan.step(3)]
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_the_system_need_not_keep_what_has_been_read(passing: bool) -> None:
+    source, plan = FakeSource(), plan_of()
+    strips = SceneStrips(source, plan, 1, passing=passing)  # type: ignore[arg-type]
+    for index in range(len(plan)):
+        check_strip(strips, plan, index)
+    steps = [plan.step(number) for number in range(plan.count)]
+    assert source.scene.released == (steps if passing else [])
 
 
 def test_a_step_that_fails_is_read_again() -> None:
