@@ -19,7 +19,6 @@ from hsiclust.clock import Activity, Clock
 from hsiclust.components import SceneComponents
 from hsiclust.devices import resolve_device, total_memory
 from hsiclust.engine import Engine, opened
-from hsiclust.errors import InputError
 from hsiclust.grid import Window
 from hsiclust.labeller import Labeller
 from hsiclust.labels import LabelStore
@@ -268,9 +267,8 @@ def _read_ahead(plan: PredictPlan, reading: ReadPlan, strips: list[int]) -> None
 
 
 def _prefetch(scene: Scene, steps: list[Window]) -> None:
-    with suppress(OSError, InputError):  # a hint; whoever reads says what is wrong
-        for step in steps:
-            scene.prefetch(step)
+    for step in steps:
+        scene.prefetch(step)
 
 
 def _engine_of(plan: PredictPlan, engine: Engine | None) -> AbstractContextManager[Engine]:

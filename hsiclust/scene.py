@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -234,18 +235,20 @@ class Scene:
 
     def prefetch(self, window: Window) -> None:
         """Ask the system to read a window ahead, where it can."""
-        if isinstance(self.reader, RawCube | TiledCube):
-            self.reader.prefetch(window)
+        with suppress(OSError, InputError):  # a hint; whoever reads says what is wrong
+            if isinstance(self.reader, RawCube | TiledCube):
+                self.reader.prefetch(window)
 
     def release(self, window: Window) -> None:
         """Tell the system that it need not keep what has been read of a window.
 
         Where only a library knows which bytes those are, it need keep none of the file.
         """
-        if isinstance(self.reader, RawCube | TiledCube):
-            self.reader.release(window)
-        elif self.file is not None:
-            pagecache.give_back_all(self.file)
+        with suppress(OSError, InputError):  # a hint as well
+            if isinstance(self.reader, RawCube | TiledCube):
+                self.reader.release(window)
+            elif self.file is not None:
+                pagecache.give_back_all(self.file)
 
     def holds_data(self, block: NDArray[np.generic]) -> NDArray[np.bool_]:
         """Pixels of `(band, row, col)`, bad bands already dropped, as `valid_pixels` tells them."""
