@@ -262,8 +262,8 @@ def body(subjects: Sequence[Subject], options: argparse.Namespace) -> str:
         f"Made scenes of {options.size} and {options.cols} columns, 200 bands of 16 bits; the "
         "default SSCC model, trained on Indian Pines. Median of "
         f"{options.rounds} rounds, least and greatest in brackets; ratios are made round by round.",
-        "Cold: before each run the file's pages were taken out of the page cache "
-        f"(`posix_fadvise`, DONTNEED, after `fsync`), {_REST:.0f} s before it began; the cache then "
+        f"Cold: {_REST:.0f} s before each run the file's pages were taken out of the page cache "
+        "(`posix_fadvise`, DONTNEED, after `fsync`); when it began the cache "
         f"held at most {left:.1%} of a file (`mincore`). What the disk or the host of a virtual "
         "machine keeps is not reached by that. Warm: the file was read once before; the cache then "
         f"held at least {held:.1%} of it. The machine has {memory / 2**30:.0f} GiB of memory.",

@@ -540,3 +540,14 @@ def test_pipes_and_devices_are_no_scenes(tmp_path: Path) -> None:
         for opened in (Scene.open, info):
             with pytest.raises(InputError, match=f"^{name}: is a pipe or a device; save what"):
                 opened(str(name))
+
+
+@pytest.mark.parametrize("compress", ["none", "deflate"])
+def test_hints_to_the_system_never_fail(tmp_path: Path, compress: str) -> None:
+    path = write_raster(tmp_path / "a.tif", fields_cube()[0], compress=compress)
+    scene = Scene.open(path)
+    assert scene.file == str(path)
+    path.unlink()
+    scene.prefetch(scene.grid.window)
+    scene.release(scene.grid.window)
+    assert scene.file is None
