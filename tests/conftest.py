@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from hsiclust.process import prepare_process
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 prepare_process()  # as the command line does, before torch is imported
+# What `nohup` has the system ignore would be ignored by every command that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 UTM = CRS.from_epsg(32633).to_wkt()
 TRANSFORM = Affine(30.0, 0.0, 400000.0, 0.0, -30.0, 5800000.0)
 
